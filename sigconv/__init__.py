@@ -1,0 +1,34 @@
+"""sigconv: convolution for signals and CNNs, kernels written in Python and compiled by Numba.
+
+Names are loaded on first use: importing sigconv imports neither numba nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "sigconv.model",
+    "Model": "sigconv.model",
+    "InferenceSession": "sigconv.model",
+    "SessionOptions": "sigconv.model",
+    "SigconvError": "sigconv.errors",
+    "ModelError": "sigconv.errors",
+    "UnsupportedError": "sigconv.errors",
+    "InputError": "sigconv.errors",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'sigconv' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

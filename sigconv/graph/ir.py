@@ -1,0 +1,85 @@
+"""The Graph: plain ONNX in memory, in its newest form. Passes map Graph to Graph; nothing here knows a machine.
+
+Canonical form. `sigconv.export.reader` rewrites every node to the newest ONNX version of its op (``Clip`` bounds,
+``Pad`` amounts, ``Squeeze`` axes … are inputs, never attributes), so ops, passes and planner know one form only.
+Weights are entries of ``constants``, never ``Constant`` nodes or graph inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+Dim = int | str | None
+"""A size, a symbolic name, or unknown."""
+
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A named tensor: ``dtype`` and ``shape`` are None where unknown (an unknown rank, not rank 0)."""
+
+    name: str
+    dtype: np.dtype[Any] | None = None
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation. ``inputs`` and ``outputs`` are value names, ``""`` where an optional one is absent."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    domain: str = ""
+
+    @property
+    def label(self) -> str:
+        """How messages name this node."""
+        return f"{self.domain + '::' if self.domain else ''}{self.op} {self.name or '-> ' + ', '.join(self.outputs)!r}"
+
+    def replace(self, **changes: Any) -> Node:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in topological order between named inputs and outputs.
+
+    ``constants`` are read-only arrays by name; ``values`` holds what is known of intermediate tensors (optional hints);
+    ``opset`` is the ai.onnx version the node forms follow; ``metadata`` is carried through untouched.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, Value] = field(default_factory=dict)
+    name: str = ""
+    opset: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def replace(self, **changes: Any) -> Graph:
+        return replace(self, **changes)
+
+    def producers(self) -> dict[str, Node]:
+        """The node that writes each value."""
+        return {out: node for node in self.nodes for out in node.outputs if out}
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """The nodes that read each value (a node once per use)."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                if name:
+                    readers.setdefault(name, []).append(node)
+        return readers
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
