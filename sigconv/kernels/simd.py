@@ -1,0 +1,300 @@
+"""Vectors of the host's width, and the register tile that convolution and matrix products are made of.
+
+Everything is LLVM vector code emitted by `@intrinsic`. Vector code is portable (LLVM splits what the target lacks), so
+a plain CPU runs the same kernels with narrow vectors; only the width and the tile shape are chosen per machine.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+_AVX512_CPUS = ("x86-64-v4", "skylake-avx512", "cascadelake", "cooperlake", "icelake", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5")
+_AVX2_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "core-avx2")
+
+
+def _vector_bytes() -> int:
+    """Register width of the CPU that Numba compiles for, honouring NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
+    name, named_features = os.environ.get("NUMBA_CPU_NAME", ""), os.environ.get("NUMBA_CPU_FEATURES", "")
+    if name in ("", "host") and not named_features:
+        features = llvm.get_host_cpu_features()
+        has = lambda f: bool(features.get(f))  # noqa: E731
+    elif named_features:
+        wanted = set(named_features.split(","))
+        has = lambda f: "+" + f in wanted  # noqa: E731
+    elif name.startswith(_AVX512_CPUS):
+        return 64
+    else:
+        return 32 if name.startswith(_AVX2_CPUS) else 16
+    if has("avx512f") and has("avx512vl"):
+        return 64
+    return 32 if has("avx2") and has("fma") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+
+def lanes(dtype: np.dtype | type) -> int:
+    """How many numbers of ``dtype`` a register holds."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+class TileShape(NamedTuple):
+    """Register tile: at most ``pixels`` rows by ``vectors`` registers of output channels (widths in falling order)."""
+
+    pixels: int
+    vectors: tuple[int, ...]
+
+
+# AVX-512: 24 accumulators + 4 weights + 1 broadcast of 32 registers. AVX2: 12 + 3 + 1 of 16. SSE2/NEON-sized: 8 + 2 + 1.
+TILE = {64: TileShape(6, (4, 2, 1)), 32: TileShape(4, (3, 2, 1)), 16: TileShape(4, (2, 1))}[VECTOR_BYTES]
+
+
+class VectorType(types.Type):
+    """A register of ``count`` floats as a Numba value."""
+
+    def __init__(self, dtype: types.Type, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Vector({dtype}, {count})")
+
+
+@register_default(VectorType)
+class VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        element = ir.FloatType() if fe_type.dtype == types.float32 else ir.DoubleType()
+        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.count))
+
+
+def vector_of(dtype: types.Type) -> VectorType:
+    return VectorType(dtype, VECTOR_BYTES * 8 // dtype.bitwidth)
+
+
+def _llvm_vector(dtype: types.Type) -> ir.VectorType:
+    element = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(element, vector_of(dtype).count)
+
+
+def _suffix(vec: ir.VectorType) -> str:
+    return f"v{vec.count}{'f32' if isinstance(vec.element, ir.FloatType) else 'f64'}"
+
+
+def _fma(builder, a, b, c):
+    """a*b + c, fused where the target can (plain x86-64 cannot, and must not call libm for it)."""
+    vec = a.type
+    name = f"llvm.fmuladd.{_suffix(vec)}"
+    fn = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vec, [vec] * 3), name)
+    return builder.call(fn, [a, b, c])
+
+
+def _splat(builder, scalar, vec):
+    one = builder.insert_element(ir.Constant(vec, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(one, ir.Constant(vec, ir.Undefined), ir.Constant(ir.VectorType(I32, vec.count), [0] * vec.count))
+
+
+def _vector_pointer(builder, pointer, offset, vec):
+    return builder.bitcast(builder.gep(pointer, [offset]), vec.as_pointer())
+
+
+def _load(builder, pointer, offset, vec):
+    value = builder.load(_vector_pointer(builder, pointer, offset, vec))
+    value.align = 4
+    return value
+
+
+def _store(builder, value, pointer, offset):
+    builder.store(value, _vector_pointer(builder, pointer, offset, value.type)).align = 4
+
+
+def _tail_mask(builder, count, vec):
+    """<lanes x i1>: the first ``count`` lanes."""
+    ints = ir.VectorType(I64, vec.count)
+    return builder.icmp_signed("<", ir.Constant(ints, list(range(vec.count))), _splat(builder, count, ints))
+
+
+def _masked_load(builder, pointer, offset, vec, mask):
+    at = _vector_pointer(builder, pointer, offset, vec)
+    fn_type = ir.FunctionType(vec, [at.type, I32, mask.type, vec])
+    fn = cgutils.get_or_insert_function(builder.module, fn_type, f"llvm.masked.load.{_suffix(vec)}.p0")
+    return builder.call(fn, [at, ir.Constant(I32, 4), mask, ir.Constant(vec, [0.0] * vec.count)])
+
+
+def _masked_store(builder, value, pointer, offset, mask):
+    vec = value.type
+    at = _vector_pointer(builder, pointer, offset, vec)
+    fn_type = ir.FunctionType(ir.VoidType(), [vec, at.type, I32, mask.type])
+    fn = cgutils.get_or_insert_function(builder.module, fn_type, f"llvm.masked.store.{_suffix(vec)}.p0")
+    builder.call(fn, [value, at, ir.Constant(I32, 4), mask])
+
+
+def _clamp(builder, x, lo, hi):
+    """min(max(x, lo), hi) that keeps NaN."""
+    x = builder.select(builder.fcmp_ordered("<", x, lo), lo, x)
+    return builder.select(builder.fcmp_ordered(">", x, hi), hi, x)
+
+
+@intrinsic
+def load(typingctx, pointer, offset):
+    """The vector at ``pointer + offset`` elements (any alignment)."""
+    vector = vector_of(pointer.dtype)
+    return vector(pointer, types.intp), lambda ctx, b, sig, a: _load(b, a[0], a[1], _llvm_vector(sig.args[0].dtype))
+
+
+@intrinsic
+def store(typingctx, pointer, offset, value):
+    """Write a vector at ``pointer + offset`` elements (any alignment)."""
+
+    def codegen(ctx, b, sig, a):
+        _store(b, a[2], a[0], a[1])
+        return ctx.get_dummy_value()
+
+    return types.void(pointer, types.intp, value), codegen
+
+
+@intrinsic
+def broadcast(typingctx, scalar):
+    """A vector with ``scalar`` in every lane."""
+    return vector_of(scalar)(scalar), lambda ctx, b, sig, a: _splat(b, a[0], _llvm_vector(sig.args[0]))
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """x*y + z, fused where the target can."""
+    return x(x, y, z), lambda ctx, b, sig, a: _fma(b, *a)
+
+
+@intrinsic
+def add(typingctx, x, y):
+    return x(x, y), lambda ctx, b, sig, a: b.fadd(a[0], a[1])
+
+
+@intrinsic
+def sub(typingctx, x, y):
+    return x(x, y), lambda ctx, b, sig, a: b.fsub(a[0], a[1])
+
+
+@intrinsic
+def mul(typingctx, x, y):
+    return x(x, y), lambda ctx, b, sig, a: b.fmul(a[0], a[1])
+
+
+@intrinsic
+def clamp(typingctx, x, lo, hi):
+    """min(max(x, lo), hi); NaN stays NaN."""
+    return x(x, lo, hi), lambda ctx, b, sig, a: _clamp(b, *a)
+
+
+@intrinsic
+def register_tile(
+    typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
+    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, first, last, alpha, lo, hi,
+):  # fmt: skip
+    """A tile of ``pixels`` outputs by ``vectors`` registers of channels that stays in registers over a whole reduction.
+
+    y[p, v] (+)= sum over blocks, kd, kh, kw, k of a[p*x_pixel + …, k] * b[…, k, v]; on the last pass then + r,
+    leaky(alpha), clamp(lo, hi). ``b`` is packed in the order of the loops; ``bias`` starts the sum on the first pass;
+    ``tail`` counts the valid lanes of the last register. The order of additions to one output never depends on the
+    tile it falls in, so results depend on neither tiling nor threads.
+    """
+    n, number = types.int64, a.dtype
+    sig = types.void(n, n, a, b, y, r, bias, *[n] * 20, types.boolean, types.boolean, number, number, number)
+
+    def codegen(context, builder, sig, args):
+        vec = _llvm_vector(sig.args[2].dtype)
+        shapes = [(p, v) for v in TILE.vectors for p in range(1, TILE.pixels + 1)]
+        done = builder.append_basic_block("tile.done")
+        key = builder.add(builder.mul(args[1], ir.Constant(I64, TILE.pixels + 1)), args[0])
+        switch = builder.switch(key, done)
+        for p, v in shapes:
+            case = builder.append_basic_block(f"tile.{p}x{v}")
+            switch.add_case(ir.Constant(I64, v * (TILE.pixels + 1) + p), case)
+            builder.position_at_end(case)
+            _emit_tile(builder, vec, p, v, *args[2:])
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _emit_tile(
+    builder, vec, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
+    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, first, last, alpha, lo, hi,
+):  # fmt: skip
+    width = vectors * vec.count
+    mul, plus = builder.mul, builder.add
+
+    def const(value):
+        return ir.Constant(I64, value)
+
+    cells = [(p, v) for p in range(pixels) for v in range(vectors)]
+    acc = {cell: cgutils.alloca_once(builder, vec) for cell in cells}
+    mask = _tail_mask(builder, tail, vec)
+
+    def offsets(pixel_stride, vector_stride):
+        return {(p, v): plus(mul(pixel_stride, const(p)), mul(vector_stride, const(v))) for p, v in cells}
+
+    def read(pointer, at, v):
+        if v == vectors - 1:
+            return _masked_load(builder, pointer, at, vec, mask)
+        return _load(builder, pointer, at, vec)
+
+    y_at = offsets(y_pixel, y_vector)
+    with builder.if_else(first) as (then, otherwise):
+        with then:
+            start = [_load(builder, bias, const(v * vec.count), vec) for v in range(vectors)]
+            for p, v in cells:
+                builder.store(start[v], acc[p, v])
+        with otherwise:
+            for p, v in cells:
+                builder.store(read(y, y_at[p, v], v), acc[p, v])
+
+    taps = mul(mul(KD, KH), KW)
+    final_block = builder.sub(n_blocks, const(1))
+    with cgutils.for_range(builder, n_blocks) as blocks:
+        depth = builder.select(builder.icmp_signed("==", blocks.index, final_block), last_block, block)
+        b_tap = mul(depth, const(width))
+        b_block = builder.gep(b, [mul(mul(mul(blocks.index, block), taps), const(width))])
+        a_block = builder.gep(a, [mul(blocks.index, x_block)])
+        with cgutils.for_range_slice(builder, kd0, kd1, const(1), inc=True) as (kd, _):
+            with cgutils.for_range_slice(builder, kh0, kh1, const(1), inc=True) as (kh, _):
+                b_row = builder.gep(b_block, [mul(mul(plus(mul(kd, KH), kh), KW), b_tap)])
+                a_row = builder.gep(a_block, [plus(mul(kd, x_kd), mul(kh, x_kh))])
+                with cgutils.for_range(builder, KW) as columns:
+                    b_column = builder.gep(b_row, [mul(columns.index, b_tap)])
+                    a_column = builder.gep(a_row, [mul(columns.index, x_kw)])
+                    a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
+                    with cgutils.for_range(builder, depth) as reduction:
+                        weights = builder.gep(b_column, [mul(reduction.index, const(width))])
+                        w = [_load(builder, weights, const(v * vec.count), vec) for v in range(vectors)]
+                        for p in range(pixels):
+                            x = _splat(builder, builder.load(builder.gep(a_pixels[p], [reduction.index])), vec)
+                            for v in range(vectors):
+                                builder.store(_fma(builder, x, w[v], builder.load(acc[p, v])), acc[p, v])
+
+    with builder.if_then(last):
+        has_residual = builder.icmp_unsigned("!=", builder.ptrtoint(r, I64), const(0))
+        with builder.if_then(has_residual):
+            for (p, v), at in offsets(r_pixel, r_vector).items():
+                builder.store(builder.fadd(builder.load(acc[p, v]), read(r, at, v)), acc[p, v])
+        zero = ir.Constant(vec, [0.0] * vec.count)
+        slope, low, high = (_splat(builder, s, vec) for s in (alpha, lo, hi))
+        for cell in cells:
+            value = builder.load(acc[cell])
+            value = builder.select(builder.fcmp_ordered("<", value, zero), builder.fmul(value, slope), value)
+            builder.store(_clamp(builder, value, low, high), acc[cell])
+    for p, v in cells:
+        value = builder.load(acc[p, v])
+        if v == vectors - 1:
+            _masked_store(builder, value, y, y_at[p, v], mask)
+        else:
+            _store(builder, value, y, y_at[p, v])
