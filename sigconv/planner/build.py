@@ -1,0 +1,391 @@
+"""The Builder: where lowering writes steps, and how values lie in memory while a Program is being made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sigconv.errors import ModelError
+from sigconv.graph.ir import Graph, Value
+from sigconv.kernels.cpu import movement
+from sigconv.kernels.simd import lanes
+from sigconv.planner.memory import ALIGN, assign
+from sigconv.runtime.program import HostStep, KernelLike, Place, Program, Ref, Row, Space, Step
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """A stretch of one of the program's memories; ``first``/``last`` are the steps between which it is alive."""
+
+    space: Space
+    nbytes: int
+    index: int = 0
+    offset: int = 0
+    first: int = -1
+    last: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A byte offset in a buffer: what a step's address field becomes."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value placed in memory.
+
+    ``block`` 1: ``strides`` (in elements) follow ``shape``. ``block`` c: channels lie in blocks of c adjacent lanes,
+    the stride of axis 1 is that of a channel block, lanes past the channels hold anything. ``margin``: zeros before
+    and after every row (the last axis).
+    """
+
+    buffer: Buffer
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    block: int = 1
+    margin: tuple[int, int] = (0, 0)
+
+    @property
+    def address(self) -> Address:
+        """Of element 0."""
+        return Address(self.buffer, self.offset * self.dtype.itemsize)
+
+    @property
+    def blocks(self) -> int:
+        """Number of channel blocks."""
+        return -(-self.shape[1] // self.block)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether it is plain NumPy C order."""
+        return self.block == 1 and self.strides == c_strides(self.shape)
+
+    def physical(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(sizes, strides) with the lanes as a last axis when blocked."""
+        if self.block == 1:
+            return self.shape, self.strides
+        return (self.shape[0], self.blocks, *self.shape[2:], self.block), (*self.strides, 1)
+
+
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides in elements of a C-contiguous array."""
+    out = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        out[i] = out[i + 1] * max(shape[i + 1], 1)
+    return tuple(out)
+
+
+class Builder:
+    """Steps, constants and placed values of the Program being made from ``graph`` (static shapes)."""
+
+    def __init__(self, graph: Graph, threads: int, margins: Mapping[str, tuple[int, int]]) -> None:
+        self.graph, self.threads, self.margins = graph, threads, margins
+        self.values: dict[str, Value] = dict(graph.values)
+        self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
+        self.rows: list[Row] = []
+        self._steps: list[tuple[KernelLike, np.ndarray, dict[int, Address], int, int, bool] | _Host] = []
+        self._constants: list[np.ndarray] = []
+        self._constant_of: dict[tuple[int, str], Buffer] = {}
+        self._arena: list[Buffer] = []
+        self._workspace = Buffer("workspace", 0)
+        self._only_fills = False
+        self._tensors: dict[str, list[Tensor]] = {}
+        self._outputs = {v.name: Buffer("output", 0, i) for i, v in enumerate(graph.outputs)}
+        self._uses: dict[int, int] = {}
+        self.pending_uses: dict[str, int] = {}
+        for i, v in enumerate(graph.inputs):
+            if self.is_static(v.name):
+                self._tensors[v.name] = [self._plain(v.name, Buffer("input", self.nbytes(v.name), i))]
+
+    # --- facts ---------------------------------------------------------------------------------------------------
+    def is_constant(self, name: str) -> bool:
+        return name in self.graph.constants
+
+    def constant(self, name: str) -> np.ndarray:
+        return self.graph.constants[name]
+
+    def is_static(self, name: str) -> bool:
+        """Whether dtype and every size are known before the run."""
+        if name in self.graph.constants:
+            return True
+        v = self.values.get(name)
+        return v is not None and v.dtype is not None and v.shape is not None and all(isinstance(d, int) for d in v.shape)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name in self.graph.constants:
+            return self.graph.constants[name].shape
+        return tuple(self.values[name].shape)  # type: ignore[arg-type]
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """As the graph says."""
+        if name in self.graph.constants:
+            return self.graph.constants[name].dtype
+        dtype = self.values[name].dtype
+        assert dtype is not None
+        return dtype
+
+    def nbytes(self, name: str) -> int:
+        return math.prod(self.shape(name)) * self.dtype(name).itemsize
+
+    def margin(self, name: str) -> tuple[int, int]:
+        """The zeros that readers of a value want beside its rows."""
+        return self.margins.get(name, (0, 0))
+
+    # --- placing values --------------------------------------------------------------------------------------------
+    def new_buffer(self, nbytes: int) -> Buffer:
+        buffer = Buffer("arena", max(nbytes, 1))
+        self._arena.append(buffer)
+        return buffer
+
+    def _plain(self, name: str, buffer: Buffer, offset: int = 0) -> Tensor:
+        shape = self.shape(name)
+        return Tensor(buffer, offset, self.dtype(name), shape, c_strides(shape))
+
+    def new(self, name: str, block: int = 1, margin: tuple[int, int] | None = None) -> Tensor:
+        """Memory for a value about to be written. Plain memory of a graph output is the caller's own array."""
+        shape, dtype = self.shape(name), self.dtype(name)
+        left, right = self.margin(name) if margin is None else margin
+        if block == 1 and not (left or right):
+            tensor = self._plain(name, self._outputs[name] if name in self._outputs else self.new_buffer(self.nbytes(name)))
+        else:
+            tensor = self._spatial(dtype, shape, block, left, right)
+        self._tensors.setdefault(name, []).append(tensor)
+        return tensor
+
+    def _spatial(self, dtype: np.dtype[Any], shape: tuple[int, ...], block: int, left: int, right: int) -> Tensor:
+        spatial = (*shape[2:-1], shape[-1] + left + right)
+        inner = [block]
+        for size in reversed(spatial[1:]):
+            inner.insert(0, inner[0] * size)
+        plane = inner[0] * spatial[0]
+        blocks = -(-shape[1] // block)
+        buffer = self.new_buffer(shape[0] * blocks * plane * dtype.itemsize)
+        tensor = Tensor(buffer, left * block, dtype, shape, (blocks * plane, plane, *inner), block, (left, right))
+        pixel_rows = (shape[0] * blocks * math.prod(spatial[:-1]), spatial[-1] * block)
+        for at, width in ((0, left), (spatial[-1] - right, right)):
+            if width:
+                self.fill(Address(buffer, at * block * dtype.itemsize), dtype, (pixel_rows[0], width * block), (pixel_rows[1], 1))
+        return tensor
+
+    def place(self, name: str, tensor: Tensor) -> None:
+        """Record that a value lies in ``tensor`` (a view or a buffer written in place)."""
+        self._tensors.setdefault(name, []).append(tensor)
+
+    def tensors(self, name: str) -> list[Tensor]:
+        """Every place where a value lies now."""
+        if name in self.graph.constants and name not in self._tensors:
+            array = self.graph.constants[name]
+            self._tensors[name] = [self._plain(name, self.constant_buffer(array))]
+        return self._tensors.get(name, [])
+
+    def constant_buffer(self, array: np.ndarray) -> Buffer:
+        """The buffer of a constant array (kept contiguous)."""
+        key = (id(array), str(array.dtype))
+        if key not in self._constant_of:
+            kept = np.ascontiguousarray(array)
+            self._constants.append(kept)
+            self._constant_of[key] = Buffer("constant", kept.nbytes, len(self._constants) - 1)
+            self._keep_alive(array)
+        return self._constant_of[key]
+
+    def _keep_alive(self, array: np.ndarray) -> None:
+        self.__dict__.setdefault("_alive", []).append(array)
+
+    def plain(self, name: str) -> Tensor:
+        """The value in C order, converting if need be."""
+        for tensor in self.tensors(name):
+            if tensor.contiguous:
+                return tensor
+        return self._convert(name, 1, (0, 0))
+
+    def blocked(self, name: str, margin: tuple[int, int] = (0, 0)) -> Tensor:
+        """The value in channel blocks with at least ``margin`` zeros beside its rows, converting if need be."""
+        return self._with_layout(name, lanes(self.dtype(name)), margin)
+
+    def planar(self, name: str, margin: tuple[int, int] = (0, 0)) -> Tensor:
+        """The value with each channel a plane of its own and at least ``margin`` zeros beside its rows."""
+        return self._with_layout(name, 1, margin)
+
+    def _with_layout(self, name: str, block: int, margin: tuple[int, int]) -> Tensor:
+        for t in self.tensors(name):
+            if t.block == block and t.margin[0] >= margin[0] and t.margin[1] >= margin[1]:
+                return t
+        wish = self.margin(name)
+        return self._convert(name, block, (max(margin[0], wish[0]), max(margin[1], wish[1])))
+
+    def _convert(self, name: str, block: int, margin: tuple[int, int]) -> Tensor:
+        sources = self.tensors(name)
+        if not sources:
+            raise ModelError(f"value {name!r} is read before anything writes it")
+        source = min(sources, key=lambda t: t.block != 1)
+        target = self.new(name, block, margin)
+        self.copy_value(source, target)
+        return target
+
+    def copy_value(self, source: Tensor, target: Tensor) -> None:
+        """Copy a value between two places of any layouts (same shape and dtype)."""
+        if source.block == target.block:
+            sizes, strides = source.physical()
+            self.copy(source.address, strides, target.address, target.physical()[1], sizes, source.dtype)
+            return
+        big = max(source.block, target.block)
+        n, channels, *spatial = source.shape
+        item = source.dtype.itemsize
+        whole, rest = divmod(channels, big)
+
+        def view(t: Tensor) -> tuple[int, ...]:
+            """Strides over (n, block, *spatial, lane)."""
+            if t.block == big:
+                return (*t.strides, 1)
+            return (t.strides[0], t.strides[1] * big, *t.strides[2:], t.strides[1])
+
+        for start, blocks, width in ((0, whole, big), (whole, 1, rest)):
+            if blocks and width:
+                src, dst = view(source), view(target)
+                self.copy(
+                    Address(source.buffer, source.address.offset + start * src[1] * item), src,
+                    Address(target.buffer, target.address.offset + start * dst[1] * item), dst,
+                    (n, blocks, *spatial, width), source.dtype,
+                )  # fmt: skip
+
+    def can_overwrite(self, tensor: Tensor, readers: int) -> bool:
+        """Whether the unit being lowered, which reads ``tensor``'s buffer ``readers`` times, is the last to need it."""
+        if tensor.buffer.space != "arena":
+            return False
+        remaining = sum(self.pending_uses.get(name, 0) for name, places in self._tensors.items() if any(t.buffer is tensor.buffer for t in places))
+        return remaining <= readers
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+    def workspace(self, nbytes: int) -> Address:
+        """Scratch memory shared by all steps."""
+        self._workspace.nbytes = max(self._workspace.nbytes, nbytes)
+        return Address(self._workspace)
+
+    def emit(self, kernel: KernelLike, *, width: int = 1 << 30, fill: bool = False, **fields: Any) -> None:
+        """Append a kernel call. A field is a number, an `Address`, a constant array (its address), or a list of those."""
+        record = np.zeros(1, kernel.args)
+        addresses: dict[int, Address] = {}
+        for name, value in fields.items():
+            dtype, position = kernel.args.fields[name][:2]  # type: ignore[index]
+            if dtype.subdtype is None:
+                self._set(record[0], name, value, position, addresses)
+                continue
+            if isinstance(value, np.ndarray):
+                record[0][name][tuple(map(slice, value.shape))] = value
+                continue
+            step = dtype.subdtype[0].itemsize
+            for i, item in enumerate(value):
+                if isinstance(item, Address):
+                    addresses[position + i * step] = item
+                else:
+                    record[0][name][i] = item
+        fence = not self._only_fills
+        self._only_fills = fill
+        self._touch(addresses.values())
+        self._steps.append((kernel, record, addresses, len(self.rows), width if self.threads > 1 else 1, fence))
+
+    def _set(self, record: np.void, name: str, value: Any, position: int, addresses: dict[int, Address]) -> None:
+        if isinstance(value, np.ndarray):
+            value = Address(self.constant_buffer(value))
+        if isinstance(value, Address):
+            addresses[position] = value
+        else:
+            record[name] = value
+
+    def _touch(self, addresses: Any) -> None:
+        now = len(self._steps)
+        for address in addresses:
+            buffer = address.buffer
+            buffer.first = now if buffer.first < 0 else buffer.first
+            buffer.last = now
+
+    def fill(self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0) -> None:
+        """Strided fill with a constant."""
+        self.emit(movement.fill_kernel(dtype), fill=True, width=1, **movement.fill_plan(target, dtype, sizes, strides, value))
+
+    def copy(self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
+        """Strided copy; strides in elements."""
+        raise NotImplementedError
+
+    def host(self, function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Append a NumPy call. Values of unknown shape stay with the session."""
+        sources = [self._place_in(name) for name in inputs]
+        targets = [self._place_out(name) for name in outputs]
+        self._touch(Address(t.buffer) for t in (*sources, *targets) if isinstance(t, Tensor))
+        self._steps.append(_Host(function, list(zip(inputs, sources, strict=True)), list(zip(outputs, targets, strict=True)), len(self.rows)))
+        self._only_fills = False
+
+    def _place_in(self, name: str) -> Tensor | None:
+        if not name or not self.is_static(name):
+            return None
+        return self.plain(name)
+
+    def _place_out(self, name: str) -> Tensor | None:
+        if not name or not self.is_static(name):
+            return None
+        return self.new(name, 1, (0, 0))
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+    def finish(self) -> Program:
+        """Copy outputs home, give every buffer its place in the arena, freeze the tables."""
+        for value in self.graph.outputs:
+            home = self._outputs[value.name]
+            if self.is_static(value.name) and all(t.buffer is not home for t in self.tensors(value.name)):
+                self.copy_value(min(self.tensors(value.name), key=lambda t: t.block), self._plain(value.name, home))
+        live = [b for b in self._arena if b.first >= 0]
+        total = assign(live)
+
+        def ref(address: Address) -> Ref:
+            b = address.buffer
+            return Ref(b.space, (b.offset if b.space == "arena" else 0) + address.offset, b.index)
+
+        def place(name: str, tensor: Tensor | None) -> Place | None:
+            if not name:
+                return None
+            if tensor is None:
+                dtype = self.values[name].dtype if name in self.values else None
+                return Place(name, dtype, None, None)
+            return Place(name, tensor.dtype, tensor.shape, ref(tensor.address))
+
+        steps: list[Step | HostStep] = []
+        for entry in self._steps:
+            if isinstance(entry, _Host):
+                steps.append(
+                    HostStep(entry.function, tuple(place(*i) for i in entry.inputs), tuple(place(*o) for o in entry.outputs), entry.node)
+                )
+            else:
+                kernel, record, addresses, node, width, fence = entry
+                record.flags.writeable = False
+                steps.append(Step(kernel, record, {at: ref(a) for at, a in addresses.items()}, node, width, fence))
+        inputs = tuple(Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("input", 0, i)) for i, v in enumerate(self.graph.inputs))
+        outputs = tuple(
+            Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("output", 0, i)) if self.is_static(v.name) else Place(v.name, v.dtype, None, None)
+            for i, v in enumerate(self.graph.outputs)
+        )
+        return Program(
+            steps=tuple(steps),
+            constants=tuple(self._constants),
+            inputs=inputs,
+            outputs=outputs,
+            arena_nbytes=total,
+            workspace_nbytes=-(-self._workspace.nbytes // ALIGN) * ALIGN,
+            threads=self.threads,
+            rows=tuple(self.rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]]
+    inputs: list[tuple[str, Tensor | None]]
+    outputs: list[tuple[str, Tensor | None]]
+    node: int

@@ -1,0 +1,38 @@
+"""Pick how a unit runs: legal -> rank -> pick, with every reason kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sigconv.planner import lower
+from sigconv.planner.build import Builder
+from sigconv.planner.candidates import REGISTRY, Candidate, Cost
+from sigconv.planner.fuse import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The candidate picked, its predicted cost, why, and why not the others."""
+
+    candidate: Candidate
+    cost: Cost
+    reason: str
+    rejected: tuple[tuple[str, str], ...]
+
+
+def select(unit: Unit, builder: Builder) -> Choice:
+    """The legal candidate predicted to be fastest."""
+    rejected: list[tuple[str, str]] = []
+    ranked: list[tuple[float, int, Candidate, Cost]] = []
+    for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):
+        reason = candidate.legal(unit, builder)
+        if reason is not None:
+            rejected.append((candidate.name, reason))
+            continue
+        cost = candidate.cost(unit, builder)
+        ranked.append((cost.seconds, order, candidate, cost))
+    ranked.sort(key=lambda r: r[:2])
+    seconds, _, best, cost = ranked[0]
+    rejected += [(c.name, f"predicted {s * 1e6:.1f} us") for s, _, c, _ in ranked[1:]]
+    reason = f"predicted {seconds * 1e6:.1f} us" + ("" if len(ranked) > 1 else ", the only legal way")
+    return Choice(best, cost, reason, tuple(rejected))

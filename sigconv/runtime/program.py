@@ -1,0 +1,105 @@
+"""A Program: immutable tables that a Session binds to memory. All decisions were made by the planner.
+
+A step is a kernel with an argument record in which some int64 fields are addresses. Until a Session has memory an
+address is a `Ref`: a space (constants, arena, workspace, input, output) and a byte offset in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Space = Literal["constant", "arena", "workspace", "input", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A byte ``offset`` in one of the program's memories; ``index`` numbers the constant, input or output."""
+
+    space: Space
+    offset: int = 0
+    index: int = 0
+
+    def at(self, offset: int) -> Ref:
+        """The address ``offset`` bytes further on."""
+        return Ref(self.space, self.offset + offset, self.index)
+
+
+class KernelLike(Protocol):
+    """What a step needs of a kernel."""
+
+    name: str
+
+    @property
+    def args(self) -> np.dtype[Any]: ...
+    @property
+    def address(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call.
+
+    ``record``: the argument record (one element). ``addresses``: byte position in the record -> what to write there.
+    ``width``: most threads that can help. ``fence``: all earlier steps must be finished first. ``node``: index of the Row.
+    """
+
+    kernel: KernelLike
+    record: np.ndarray
+    addresses: Mapping[int, Ref]
+    node: int
+    width: int = 1 << 30
+    fence: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A plain tensor in program memory (or, for ``ref`` None, an array the session keeps: data-dependent shape)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] | None
+    ref: Ref | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """A NumPy call between native segments. ``function`` maps input arrays (None: absent) to a tuple of outputs."""
+
+    function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]]
+    inputs: tuple[Place | None, ...]
+    outputs: tuple[Place | None, ...]
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What happened to one node (or fused group): for explain() and profile()."""
+
+    label: str
+    op: str
+    output: str
+    shape: tuple[int, ...] | None
+    algorithm: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...] = ()
+    flops: float = 0.0
+    nbytes: float = 0.0
+    fused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything `Session` needs to run a graph at fixed shapes."""
+
+    steps: tuple[Step | HostStep, ...]
+    constants: tuple[np.ndarray, ...]
+    inputs: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+    arena_nbytes: int
+    workspace_nbytes: int
+    threads: int
+    rows: tuple[Row, ...] = field(default=())
