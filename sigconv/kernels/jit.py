@@ -1,7 +1,8 @@
 """The only place that decorates. Kernels are C functions ``void kernel(Args* args, int64 thread, int64 threads)``.
 
 `kernel(ARGS)` turns a Python function into a `Kernel`: compiled on first use of ``.address`` (from the disk cache when
-it can), never on import. `inline` marks helpers that kernels call. No kernel allocates, raises or touches Python.
+it can), never on import. `inline` marks helpers that kernels call,
+`strict` those whose order of operations counts (range reductions). No kernel allocates, raises or touches Python.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numba.core.ccallback import CFunc
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}  # never nnan or ninf: NaN and Inf must survive
 
 inline = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
+strict = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # said, not left out: flags are inherited from the caller
 
 
 class Kernel:
