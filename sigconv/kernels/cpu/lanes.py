@@ -1,15 +1,16 @@
-"""What reductions need beside `simd`: extrema that keep NaN, division, wider accumulators, single lanes.
+"""What reductions need beside `simd`: extrema that keep NaN, division, exp, log, wider accumulators, single lanes.
 
-Every operation takes numbers or vectors alike, so that one `combine` serves the vector body and the scalar tail.
+Every operation (and `simd.add`, `sub`, `mul`, `fma`) takes numbers or vectors alike, so that one `combine` serves the vector body and the scalar tail.
 """
 
 from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from sigconv.kernels.cpu import vmath
+from sigconv.kernels.jit import strict
 from sigconv.kernels.simd import VectorType
 
 
@@ -30,34 +31,46 @@ def minimum(typingctx, x, y):
 
 
 @intrinsic
-def plus(typingctx, x, y):
-    """x + y, rounded, in the order written."""
-    return x(x, x), lambda ctx, b, sig, a: b.fadd(*a)
-
-
-@intrinsic
-def times(typingctx, x, y):
-    """x * y, rounded, in the order written."""
-    return x(x, x), lambda ctx, b, sig, a: b.fmul(*a)
-
-
-@intrinsic
-def over(typingctx, x, y):
+def div(typingctx, x, y):
     """x / y."""
     return x(x, x), lambda ctx, b, sig, a: b.fdiv(*a)
+
+
+def _apply(formula, builder, value):
+    """A `vmath` formula on a vector, or on a number as a vector of one lane: the same bits."""
+    if isinstance(value.type, ir.VectorType):
+        return formula(vmath.Lanes(builder, value)).value
+    zero, one_lane = ir.Constant(ir.IntType(32), 0), ir.VectorType(value.type, 1)
+    vector = builder.insert_element(ir.Constant(one_lane, ir.Undefined), value, zero)
+    return builder.extract_element(formula(vmath.Lanes(builder, vector)).value, zero)
 
 
 @intrinsic
 def magnitude(typingctx, x):
     """|x|; NaN stays NaN."""
+    return x(x), lambda ctx, b, sig, a: _apply(vmath.absolute, b, a[0])
 
-    def codegen(ctx, b, sig, a):
-        value = a[0].type
-        element = "f32" if isinstance(getattr(value, "element", value), ir.FloatType) else "f64"
-        name = f"llvm.fabs.v{value.count}{element}" if isinstance(value, ir.VectorType) else f"llvm.fabs.{element}"
-        return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(value, [value]), name), [a[0]])
 
-    return x(x), codegen
+@intrinsic
+def _exp(typingctx, x):
+    return x(x), lambda ctx, b, sig, a: _apply(vmath.exp, b, a[0])
+
+
+@strict
+def exp(x):
+    """e**x."""
+    return _exp(x)
+
+
+@intrinsic
+def _log(typingctx, x):
+    return x(x), lambda ctx, b, sig, a: _apply(vmath.log, b, a[0])
+
+
+@strict
+def log(x):
+    """The natural logarithm."""
+    return _log(x)
 
 
 def _as_double(x: types.Type) -> types.Type:

@@ -10,9 +10,9 @@ import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.lanes import maximum, over, plus
+from sigconv.kernels.cpu.lanes import div, maximum
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import broadcast, lanes, load, store
+from sigconv.kernels.simd import add, broadcast, lanes, load, store
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
 """Per dimension: addresses of int64[out] tables, and the step. Output o reads start[o] + k*dilation for
@@ -88,10 +88,10 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
             count = dtype(area * divisor[w]) if average else dtype(1)
             for v in range(0, body, width):
                 acc = combine_vector(row, at + v, dilation * c, taps)
-                store(dst, w * c + v, over(acc, broadcast(count)) if average else acc)
+                store(dst, w * c + v, div(acc, broadcast(count)) if average else acc)
             for v in range(body, c):
                 one = combine_one(row, at + v, dilation * c, taps)
-                dst[w * c + v] = over(one, count) if average else one
+                dst[w * c + v] = div(one, count) if average else one
 
     @inline
     def plain(row, dst, a, area):
@@ -121,7 +121,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 w += 1
         if average:
             for w in range(a.out_w):
-                dst[w] = over(dst[w], dtype(area * divisor[w]))
+                dst[w] = div(dst[w], dtype(area * divisor[w]))
 
     def pool(args, thread, threads):
         a = numba.carray(args, 1)[0]
@@ -173,5 +173,5 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
 
 max_pool_f32 = make(np.float32, "max_pool_f32", -np.inf, maximum, False)
 max_pool_f64 = make(np.float64, "max_pool_f64", -np.inf, maximum, False)
-average_pool_f32 = make(np.float32, "average_pool_f32", 0.0, plus, True)
-average_pool_f64 = make(np.float64, "average_pool_f64", 0.0, plus, True)
+average_pool_f32 = make(np.float32, "average_pool_f32", 0.0, add, True)
+average_pool_f64 = make(np.float64, "average_pool_f64", 0.0, add, True)

@@ -12,9 +12,9 @@ import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.lanes import lane, magnitude, maximum, minimum, plus, times, widen
+from sigconv.kernels.cpu.lanes import exp, lane, magnitude, maximum, minimum, widen
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import broadcast, lanes, load
+from sigconv.kernels.simd import add, broadcast, lanes, load, mul
 
 BLOCK = 128
 
@@ -38,7 +38,7 @@ def itself(x):
 
 @inline
 def square(x):
-    return times(x, x)
+    return mul(x, x)
 
 
 @inline
@@ -194,7 +194,7 @@ def make_log_sum_exp(dtype: type, name: str) -> Kernel:
         result = 0.0
         for r0 in range(n0):
             for r1 in range(n1):
-                result += math.exp(src[r0 * s0 + r1 * s1] - largest)
+                result += widen(exp(src[r0 * s0 + r1 * s1] - largest))
         return dtype(math.log(result) + largest)
 
     def reduce(args, thread, threads):
@@ -213,15 +213,15 @@ def make_log_sum_exp(dtype: type, name: str) -> Kernel:
 
 
 _RULES = {
-    "sum": (0.0, itself, plus, total),
-    "mean": (0.0, itself, plus, mean),
+    "sum": (0.0, itself, add, total),
+    "mean": (0.0, itself, add, mean),
     "max": (-np.inf, itself, maximum, total),
     "min": (np.inf, itself, minimum, total),
-    "prod": (1.0, itself, times, total),
-    "l1": (0.0, magnitude, plus, total),
-    "l2": (0.0, square, plus, root),
-    "sum_square": (0.0, square, plus, total),
-    "log_sum": (0.0, itself, plus, logarithm),
+    "prod": (1.0, itself, mul, total),
+    "l1": (0.0, magnitude, add, total),
+    "l2": (0.0, square, add, root),
+    "sum_square": (0.0, square, add, total),
+    "log_sum": (0.0, itself, add, logarithm),
 }
 
 REDUCE: dict[tuple[str, str], Kernel] = {
