@@ -8,7 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-# The first example may compile a kernel, so a deadline would measure the compiler. CI draws the same examples each time.
+# The first example may compile a kernel: a deadline would measure the compiler. CI draws the same examples each time.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
