@@ -1,0 +1,371 @@
+"""Convolution, transposed convolution and products by a constant, on the direct kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sigconv.geometry import TransposedWindow, Window, WindowAxis
+from sigconv.kernels.cpu import direct as kernels
+from sigconv.kernels.simd import lanes
+from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.candidates import Candidate, Cost, attach
+from sigconv.planner.fuse import Activation, Unit
+
+L1_BYTES = 32 * 1024
+"""What one pass of packed weights may take, so that it stays in L1 beside the rows it meets."""
+L2_BYTES = 1024 * 1024
+"""What the rows of a work item may take, so that they stay in L2 over all channel tiles and passes."""
+PEAK = 1.0e11
+"""Operations per second of one core that predictions assume; only ratios between candidates matter."""
+GRAIN = 150_000
+"""Operations worth a thread of their own."""
+
+UNIT_AXIS = WindowAxis(1, 1, 1, 1, 0, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Strides:
+    """Element strides of a tensor as the kernel walks it."""
+
+    batch: int
+    group: int
+    block: int
+    d: int
+    h: int
+    pixel: int
+
+
+def three(axes: Sequence[WindowAxis]) -> tuple[WindowAxis, WindowAxis, WindowAxis]:
+    """1-D and 2-D windows as (D, H, W)."""
+    padded = (*[UNIT_AXIS] * (3 - len(axes)), *axes)
+    return padded[0], padded[1], padded[2]
+
+
+def spatial_strides(t: Tensor, group: int = 0) -> Strides:
+    """Of a tensor [N, C, spatial…] of up to three spatial axes."""
+    inner = (*[0] * (5 - len(t.strides)), *t.strides[2:])
+    return Strides(t.strides[0], group, t.strides[1], inner[0], inner[1], inner[2])
+
+
+def margin_of(axis: WindowAxis) -> tuple[int, int]:
+    """Zeros that must lie before and after a row so that every window of it can be read."""
+    reach = (axis.output - 1) * axis.stride - axis.before + axis.extent
+    return (max(0, axis.before), max(0, reach - axis.size)) if axis.output and axis.kernel else (0, 0)
+
+
+def emit(
+    b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | None, y: Address, residual: Address | None, batch: int, block: int,
+    axes: tuple[WindowAxis, WindowAxis, WindowAxis], xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool,
+    masked: bool = False,
+) -> None:  # fmt: skip
+    """One call of the direct kernel.
+
+    ``weights``: [groups, M, C, KD, KH, KW]. ``flat``: one tap, unit strides and rows that follow each other without
+    margins, so that all pixels form one long row that can be cut anywhere. ``masked``: lanes past M are not ours to write.
+    """
+    dtype = weights.dtype
+    groups, m, c = weights.shape[:3]
+    vl, item = lanes(dtype), dtype.itemsize
+    d, h, w = axes
+    taps = d.kernel * h.kernel * w.kernel
+    n_blocks = max(1, -(-c // block))
+    first, width = kernels.tiles(m, dtype)
+    channels = -(-m // vl) * vl
+    starts = np.zeros((groups, channels), dtype)
+    if bias is not None:
+        starts[:, :m] = bias.reshape(groups, m)
+    packed = np.concatenate([kernels.pack(np.ascontiguousarray(g), block) for g in weights]) if taps else np.zeros(1, dtype)
+    rows, out_w, last_w, row_stride = d.output * h.output, w.output, w.output, h.stride
+    y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
+    if flat:
+        total = rows * out_w
+        out_w = min(total, 48)
+        rows = -(-total // out_w)
+        last_w = total - (rows - 1) * out_w
+        x_h, y_h, r_h, row_stride = out_w * xs.pixel, out_w * ys.pixel, out_w * (rs.pixel if rs else 0), 1
+        d, h, w = UNIT_AXIS, WindowAxis(rows, 1, 1, 1, 0, 0, rows), w
+    row_bytes = item * (c * (out_w * row_stride if flat else w.size * h.stride) + int(width.max()) * vl * out_w)
+    chunk_rows = max(1, min(rows, L2_BYTES // max(row_bytes, 1)))
+    flops = 2.0 * batch * groups * m * c * taps * rows * out_w
+    threads = min(b.threads, int(flops // GRAIN) + 1)
+    chunks = _balanced(-(-rows // chunk_rows), rows, batch * groups * len(first), threads)
+    chunk_rows = -(-rows // chunks)
+    kd, kh = d.tap_ranges(), h.tap_ranges()
+    zero = Strides(0, 0, 0, 0, 0, 0)
+    r = rs or zero
+    b.emit(
+        kernels.direct_f32 if dtype == np.float32 else kernels.direct_f64, width=threads,
+        x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts.reshape(-1), y=y, residual=residual or 0,
+        batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first), rows=rows, chunk_rows=chunk_rows,
+        out_h=h.output, out_w=out_w, last_w=last_w,
+        n_blocks=n_blocks, block=block, last_block=c - (n_blocks - 1) * block,
+        pass_blocks=max(1, L1_BYTES // max(1, block * taps * int(width.max()) * vl * item)),
+        KD=d.kernel, KH=h.kernel, KW=w.kernel, stride_d=d.stride, stride_h=h.stride, origin_d=-d.before, origin_h=-h.before,
+        kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1],
+        x_batch=xs.batch, x_group=xs.group, x_block=xs.block, x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation,
+        x_kw=xs.pixel * w.dilation, x_pixel=xs.pixel * w.stride,
+        y_batch=ys.batch, y_group=ys.group, y_vector=ys.block, y_d=ys.d, y_h=y_h, y_pixel=ys.pixel,
+        r_batch=r.batch, r_group=r.group, r_vector=r.block, r_d=r.d, r_h=r_h, r_pixel=r.pixel,
+        w_group=packed.size // groups, bias_group=channels, tile_first=first, tile_width=width,
+        tail=m - (channels // vl - 1) * vl if masked else vl,
+        alpha=activation.alpha, lo=activation.lo, hi=activation.hi,
+    )  # fmt: skip
+
+
+def _balanced(least: int, rows: int, others: int, threads: int) -> int:
+    """Number of row chunks, at least ``least``, that shares the work items evenly among the threads."""
+    if threads == 1:
+        return least
+
+    def waste(chunks: int) -> float:
+        items = others * -(-rows // -(-rows // chunks))
+        return -(-items // threads) * threads / items * (1 + 0.002 * chunks)
+
+    return min(range(least, min(rows, least + 4 * threads) + 1), key=waste, default=least)
+
+
+# --- Conv ----------------------------------------------------------------------------------------------------------
+def conv_window(unit: Unit, b: Builder) -> Window:
+    a, x, w = unit.node.attrs, b.shape(unit.node.inputs[0]), b.shape(unit.node.inputs[1])
+    return Window.of(
+        x[2:], w[2:], strides=a.get("strides"), pads=a.get("pads"), dilations=a.get("dilations"), auto_pad=a.get("auto_pad", "NOTSET")
+    )
+
+
+def transposed_window(unit: Unit, b: Builder) -> TransposedWindow:
+    a, x, w = unit.node.attrs, b.shape(unit.node.inputs[0]), b.shape(unit.node.inputs[1])
+    keys = ("strides", "pads", "dilations", "output_padding", "output_shape")
+    return TransposedWindow.of(x[2:], w[2:], **{k: a.get(k) for k in keys}, auto_pad=a.get("auto_pad", "NOTSET"))
+
+
+def _bias(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """The node's own bias and the fused constant."""
+    own = b.constant(unit.node.inputs[2]) if len(unit.node.inputs) > 2 and unit.node.inputs[2] else None
+    parts = [p for p in (own, unit.bias) if p is not None]
+    return sum(parts[1:], parts[0]).astype(dtype, copy=False).reshape(channels) if parts else None
+
+
+def float_type(unit: Unit, b: Builder) -> str | None:
+    """Why the operands are not of one float type."""
+    kinds = {b.dtype(n) for n in unit.inputs}
+    return None if kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)}) else f"dtype {', '.join(sorted(map(str, kinds)))}"
+
+
+def known(unit: Unit, b: Builder) -> str | None:
+    """Why sizes rule out every native kernel."""
+    names = [n for n in (*unit.inputs, *unit.outputs) if n]
+    if not all(b.is_static(n) for n in names):
+        return "sizes depend on data"
+    return "an empty tensor" if any(0 in b.shape(n) for n in names) else None
+
+
+def _legal_conv(unit: Unit, b: Builder, planar: bool) -> str | None:
+    reason = known(unit, b) or float_type(unit, b)
+    if reason:
+        return reason
+    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
+        return "weights are not constant"
+    rank = len(b.shape(unit.node.inputs[0])) - 2
+    if not 1 <= rank <= 3:
+        return f"{rank} spatial axes"
+    groups = int(unit.node.attrs.get("group", 1))
+    if groups > 1:
+        w = b.shape(unit.node.inputs[1])
+        vl = lanes(b.dtype(unit.output))
+        transposed = unit.node.op == "ConvTranspose"
+        m, c = (w[1], w[0] // groups) if transposed else (w[0] // groups, w[1])
+        if m % vl or (c % vl and not planar):
+            return f"groups of {c} -> {m} channels do not fill registers of {vl}"
+    return None
+
+
+def _has(b: Builder, name: str, block: int) -> bool:
+    return any(t.block == block for t in b.tensors(name))
+
+
+def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
+    y, w = b.shape(unit.output), b.shape(unit.node.inputs[1])
+    transposed = unit.node.op == "ConvTranspose"
+    m = y[1]
+    vl = lanes(b.dtype(unit.output))
+    pixels = math.prod(b.shape(unit.node.inputs[0])[2:]) if transposed else math.prod(y[2:])
+    depth = w[0] // int(unit.node.attrs.get("group", 1)) if transposed else w[1]
+    flops = 2.0 * y[0] * m * depth * math.prod(w[2:]) * pixels
+    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
+    used = m / (-(-m // vl) * vl)
+    seconds = flops / (PEAK * used * (0.8 if planar else 0.95)) + nbytes / 4e10
+    if not _has(b, unit.node.inputs[0], 1 if planar else vl):
+        seconds += b.nbytes(unit.node.inputs[0]) / 4e9
+    return Cost(flops, nbytes, seconds)
+
+
+def _operands(unit: Unit, b: Builder, planar: bool, margin: tuple[int, int], wanted: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, y and residual, placed."""
+    name = unit.node.inputs[0]
+    x = b.planar(name, margin) if planar else b.blocked(name, margin)
+    r = b.blocked(unit.residual) if unit.residual else None
+    y = b.new(unit.output, lanes(b.dtype(unit.output)))
+    return x, y, r
+
+
+def _group_strides(t: Tensor, groups: int, channels: int) -> Strides:
+    return spatial_strides(t, 0 if groups == 1 else channels // groups // t.block * t.strides[1])
+
+
+def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
+    window = conv_window(unit, b)
+    axes = three(window.axes)
+    weights = b.constant(unit.node.inputs[1])
+    groups = int(unit.node.attrs.get("group", 1))
+    m, c = weights.shape[:2]
+    x, y, r = _operands(unit, b, planar, margin_of(axes[2]), ())
+    flat = all(a.kernel == 1 and a.stride == 1 and not a.before and a.output == a.size for a in axes) and not any(
+        t.margin != (0, 0) for t in (x, y, *([r] if r else []))
+    )
+    emit(
+        b, x=x.address, y=y.address, residual=r.address if r else None, batch=x.shape[0], block=x.block,
+        weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)), bias=_bias(unit, b, m, weights.dtype),
+        axes=axes, xs=_group_strides(x, groups, x.shape[1]), ys=_group_strides(y, groups, m),
+        rs=_group_strides(r, groups, m) if r else None, activation=unit.activation, flat=flat,
+    )  # fmt: skip
+
+
+def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:
+    window = transposed_window(unit, b)
+    weights = b.constant(unit.node.inputs[1])
+    groups = int(unit.node.attrs.get("group", 1))
+    c, m = weights.shape[0], weights.shape[1] * groups
+    by_group = weights.reshape(groups, c // groups, m // groups, *weights.shape[2:]).swapaxes(1, 2)
+    x, y, r = _operands(unit, b, planar, _transposed_margin(window), ())
+    item = y.dtype.itemsize
+
+    def part(t: Tensor, phases: Sequence[Any]) -> tuple[Address, Strides]:
+        """The outputs of one phase as a tensor of their own."""
+        s = _group_strides(t, groups, m)
+        inner = [0] * (3 - len(phases)) + list(t.strides[2:])
+        offset = sum(p.first * i for p, i in zip(phases, inner[3 - len(phases) :], strict=True))
+        steps = [1] * (3 - len(phases)) + [p.step for p in phases]
+        d, h, w = (i * k for i, k in zip(inner, steps, strict=True))
+        return Address(t.buffer, t.address.offset + offset * item), Strides(s.batch, s.group, s.block, d, h, w)
+
+    for phases in window.phases():
+        if any(p.count == 0 for p in phases):
+            continue
+        axes = three([p.window(a.size) for p, a in zip(phases, window.axes, strict=True)])
+        chosen = by_group[(slice(None),) * 3 + np.ix_(*[list(p.taps) for p in phases])] if all(p.taps for p in phases) else by_group[..., :0]
+        chosen = chosen.reshape(groups, m // groups, c // groups, *(a.kernel for a in axes))
+        y_address, ys = part(y, phases)
+        r_address, rs = part(r, phases) if r else (None, None)
+        emit(
+            b, x=x.address, y=y_address, residual=r_address, batch=x.shape[0], block=x.block, weights=chosen, bias=_bias(unit, b, m, weights.dtype),
+            axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs, activation=unit.activation, flat=False,
+        )  # fmt: skip
+
+
+def _transposed_margin(window: TransposedWindow) -> tuple[int, int]:
+    axis = window.axes[-1]
+    margins = [margin_of(p.window(axis.size)) for p in axis.phases() if p.taps] or [(0, 0)]
+    return max(m[0] for m in margins), max(m[1] for m in margins)
+
+
+def margins(unit: Unit, b: Builder) -> Iterable[tuple[str, tuple[int, int]]]:
+    """The zeros beside rows that a convolution wants of the value it reads."""
+    if unit.op in ("Conv", "ConvTranspose") and known(unit, b) is None:
+        if unit.op == "Conv":
+            yield unit.node.inputs[0], margin_of(conv_window(unit, b).axes[-1])
+        else:
+            yield unit.node.inputs[0], _transposed_margin(transposed_window(unit, b))
+
+
+for _planar in (False, True):
+    _name = "direct_planar" if _planar else "direct_blocked"
+    attach(
+        Candidate(
+            _name,
+            ("Conv",),
+            lambda u, b, p=_planar: _legal_conv(u, b, p),
+            lambda u, b, p=_planar: _cost_conv(u, b, p),
+            lambda u, b, p=_planar: _lower_conv(u, b, p),
+        )
+    )
+    attach(
+        Candidate(
+            "subpixel_planar" if _planar else "subpixel_blocked",
+            ("ConvTranspose",),
+            lambda u, b, p=_planar: _legal_conv(u, b, p),
+            lambda u, b, p=_planar: _cost_conv(u, b, p),
+            lambda u, b, p=_planar: _lower_transposed(u, b, p),
+        )
+    )
+
+
+# --- Gemm, MatMul ----------------------------------------------------------------------------------------------------
+def _matrix(unit: Unit, b: Builder) -> tuple[np.ndarray, np.ndarray | None]:
+    """(weights [groups, N, K], bias [N] or None) of a product by a constant."""
+    node = unit.node
+    w = b.constant(node.inputs[1])
+    if node.op == "MatMul":
+        w = w if w.ndim > 1 else w[:, None]
+        return w.reshape(-1, *w.shape[-2:]).swapaxes(1, 2), unit.bias
+    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    w = (w if node.attrs.get("transB", 0) else w.T)[None]
+    bias = unit.bias
+    if len(node.inputs) > 2 and node.inputs[2]:
+        own = np.broadcast_to(b.constant(node.inputs[2]).reshape(-1), (w.shape[1],)) * np.asarray(beta, w.dtype)
+        bias = own if bias is None else own + bias
+    return w if alpha == 1.0 else w * np.asarray(alpha, w.dtype), bias
+
+
+def _legal_matrix(unit: Unit, b: Builder) -> str | None:
+    reason = known(unit, b) or float_type(unit, b)
+    if reason:
+        return reason
+    node = unit.node
+    if not b.is_constant(node.inputs[1]):
+        return "the right operand is not constant"
+    shape, w = b.shape(node.inputs[0]), b.shape(node.inputs[1])
+    if node.op == "MatMul":
+        if len(w) > 2 and math.prod(w[:-2]) > 1 and w[:-2] != shape[:-2]:
+            return "batched operands broadcast"
+        return None
+    if len(node.inputs) > 2 and node.inputs[2]:
+        c = node.inputs[2]
+        if not b.is_constant(c) or b.constant(c).size not in (1, b.shape(unit.output)[1]) or (b.constant(c).ndim == 2 and b.shape(c)[0] != 1):
+            return "C is not a constant row"
+    return None
+
+
+def _cost_matrix(unit: Unit, b: Builder) -> Cost:
+    depth = b.shape(unit.node.inputs[0])[0 if unit.node.attrs.get("transA", 0) else -1]
+    flops = 2.0 * math.prod(b.shape(unit.output)) * depth
+    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
+    return Cost(flops, nbytes, max(flops / PEAK, nbytes / 1e10))
+
+
+def _lower_matrix(unit: Unit, b: Builder) -> None:
+    weights, bias = _matrix(unit, b)
+    groups, n, k = weights.shape
+    node = unit.node
+    x = b.plain(node.inputs[0])
+    if node.attrs.get("transA", 0):
+        source, x = x, Tensor(b.new_buffer(b.nbytes(node.inputs[0])), 0, x.dtype, x.shape[::-1], (k and x.shape[0], 1))
+        b.copy(source.address, source.strides[::-1], x.address, x.strides, x.shape, x.dtype)
+    r = b.plain(unit.residual) if unit.residual else None
+    y = b.new(unit.output, 1, (0, 0))
+    vl = lanes(weights.dtype)
+    m = math.prod(y.shape) // (groups * n)
+    block = k if m <= 2 * kernels.TILE.pixels else min(k, L1_BYTES // (kernels.TILE.vectors[0] * vl * weights.dtype.itemsize))
+    axis = WindowAxis(m, 1, 1, 1, 0, 0, m)
+    emit(
+        b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block, weights=weights.reshape(groups, n, k, 1, 1, 1),
+        bias=None if bias is None else np.tile(bias, groups), axes=(UNIT_AXIS, UNIT_AXIS, axis), xs=Strides(0, m * k, block, 0, 0, k),
+        ys=Strides(0, m * n, vl, 0, 0, n), rs=Strides(0, m * n, vl, 0, 0, n) if r else None, activation=unit.activation, flat=True, masked=True,
+    )  # fmt: skip
+
+
+attach(Candidate("gemm_packed", ("Gemm", "MatMul"), _legal_matrix, _cost_matrix, _lower_matrix))
