@@ -1,6 +1,7 @@
-"""What reductions need beside `simd`: extrema that keep NaN, division, exp, log, wider accumulators, single lanes.
+"""What reductions need beside `simd`: extrema that keep NaN, division, roots, exp, log, float64 accumulators, lanes.
 
-Every operation (and `simd.add`, `sub`, `mul`, `fma`) takes numbers or vectors alike, so that one `combine` serves the vector body and the scalar tail.
+Every operation (and `simd.add`, `sub`, `mul`) takes numbers or vectors alike, so that one function serves the vector
+body and the scalar tail.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from numba.extending import intrinsic
 
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import strict
-from sigconv.kernels.simd import VectorType
+from sigconv.kernels.simd import VectorType, _splat
 
 
 @intrinsic
@@ -49,6 +50,12 @@ def _apply(formula, builder, value):
 def magnitude(typingctx, x):
     """|x|; NaN stays NaN."""
     return x(x), lambda ctx, b, sig, a: _apply(vmath.absolute, b, a[0])
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """The square root, correctly rounded."""
+    return x(x), lambda ctx, b, sig, a: _apply(vmath.sqrt, b, a[0])
 
 
 @intrinsic
@@ -102,3 +109,9 @@ def narrow(typingctx, x, like):
 def lane(typingctx, vector, index):
     """One number of a vector."""
     return vector.dtype(vector, types.int64), lambda ctx, b, sig, a: b.extract_element(a[0], a[1])
+
+
+@intrinsic
+def filled(typingctx, x, like):
+    """``x`` in every lane of a vector of the type of ``like`` (`simd.broadcast` fills a register)."""
+    return like(like.dtype, like), lambda ctx, b, sig, a: _splat(b, a[0], a[1].type)

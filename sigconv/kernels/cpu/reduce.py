@@ -28,7 +28,9 @@ ARGS = np.dtype(
         )
     ]
 )
-"""dst[o0, o1, i] = R over (r0, r1) of src[o0, o1, r0, r1, i]; strides in elements. Fast where src_reduced1 or src_inner is 1."""
+"""dst[o0, o1, i] = R over (r0, r1) of src[o0, o1, r0, r1, i]; strides in elements.
+
+Fast where src_inner is 1 (and inner is long) or src_reduced1 is 1."""
 
 
 @inline
