@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def as_ints(values: np.ndarray | Sequence[int]) -> tuple[int, ...]:
 def scalar(facts: Facts, i: int, what: str) -> int | float | None:
     """The constant number in input ``i``, or None where it is not known; ModelError unless it has one element."""
     given = fact(facts, i)
-    if given.static and math.prod(given.shape or ()) != 1:
+    if given.static and math.prod(concrete(given.shape)) != 1:
         raise ModelError(f"{what} must hold one element, but has shape {given.shape}")
     return None if given.value is None else given.value.reshape(-1)[0].item()
 
@@ -52,6 +53,11 @@ def unknown(rank: int | None) -> Shape | None:
     return None if rank is None else (None,) * rank
 
 
+def concrete(shape: Shape | None) -> tuple[int, ...]:
+    """A shape inferred from arrays, every size of which is known."""
+    return cast("tuple[int, ...]", shape)
+
+
 def product(dims: Sequence[Dim]) -> Dim:
     """The product of sizes: a symbol times 1 stays that symbol, anything less certain is None."""
     if any(d == 0 for d in dims):
@@ -61,6 +67,15 @@ def product(dims: Sequence[Dim]) -> Dim:
     if not rest:
         return known
     return rest[0] if len(rest) == 1 and known == 1 else None
+
+
+def divided(dim: Dim, by: int, what: str) -> Dim:
+    """``dim / by``; ModelError where that leaves a rest."""
+    if not isinstance(dim, int):
+        return dim if by == 1 else None
+    if dim % by:
+        raise ModelError(f"{what} is {dim}, which is not a multiple of {by}")
+    return dim // by
 
 
 def check_not_negative(sizes: Sequence[int], what: str) -> tuple[int, ...]:

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product as grid
 
 import numpy as np
 
 from sigconv.errors import ModelError
-from sigconv.ops._infer import Attrs, Facts, axis_index, axis_indices, check_rank, common_dtype, fact, merge_dim, present
-from sigconv.ops._known import INT_MAX, as_ints, check_choice, check_not_negative, count, ints, scalar, unknown
+from sigconv.ops._infer import (
+    Attrs,
+    Facts,
+    axis_index,
+    axis_indices,
+    check_rank,
+    common_dtype,
+    fact,
+    merge_dim,
+    present,
+)
+from sigconv.ops._known import (
+    INT_MAX,
+    as_ints,
+    check_choice,
+    check_not_negative,
+    concrete,
+    count,
+    divided,
+    ints,
+    scalar,
+    unknown,
+)
 from sigconv.ops.spec import Dim, Fact, Shape, register
 
 PAD_MODES = ("constant", "reflect", "edge", "wrap")
@@ -30,7 +50,8 @@ def concat_shape(shapes: Sequence[Shape | None], axis: int) -> Shape | None:
                 where = f"sizes along axis {i} of shapes {', '.join(map(str, known))} joined along axis {axis}"
                 result[i] = merge_dim(result[i], dim, where)
     joined = [None if s is None else s[axis] for s in shapes]
-    result[axis] = joined[0] if len(joined) == 1 else sum(joined) if all(isinstance(d, int) for d in joined) else None  # type: ignore[arg-type]
+    sizes = [d for d in joined if isinstance(d, int)]
+    result[axis] = joined[0] if len(joined) == 1 else sum(sizes) if len(sizes) == len(joined) else None
     return tuple(result)
 
 
@@ -51,7 +72,9 @@ def split_sizes(size: Dim, parts: int, sizes: Sequence[int] | None = None) -> tu
     """How an axis of ``size`` is cut in ``parts``: ``sizes`` where given, else equal ones with a smaller last."""
     if sizes is not None:
         if len(sizes) != parts or any(s < 0 for s in sizes) or (isinstance(size, int) and sum(sizes) != size):
-            raise ModelError(f"split is {tuple(sizes)}; it must hold {parts} sizes that are not negative and add up to {size}")
+            raise ModelError(
+                f"split is {tuple(sizes)}; it must hold {parts} sizes that are not negative and add up to {size}"
+            )
         return tuple(sizes)
     if not isinstance(size, int):
         return (size if parts == 1 else None,) * parts
@@ -84,12 +107,17 @@ def _infer_split(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 
 @register("Split", infer=_infer_split, since=18, accuracy="exact")
 def split(
-    input: np.ndarray, split: np.ndarray | None = None, *, axis: int = 0, num_outputs: int | None = None, n_outputs: int = 1
+    input: np.ndarray,
+    split: np.ndarray | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    n_outputs: int = 1,
 ) -> tuple[np.ndarray, ...]:
     """Consecutive pieces along ``axis``; see `split_sizes`."""
     axis = axis_index(axis, input.ndim)
     sizes = None if split is None else as_ints(split)
-    cuts = split_sizes(input.shape[axis], _parts(num_outputs, n_outputs), sizes)
+    cuts = concrete(split_sizes(input.shape[axis], _parts(num_outputs, n_outputs), sizes))
     return tuple(np.split(input, np.cumsum(cuts[:-1], dtype=np.intp), axis))
 
 
@@ -175,6 +203,16 @@ def slice_(
     return data[tuple(index)]
 
 
+def pad_size(size: Dim, before: int, after: int, mode: str) -> Dim:
+    """The size of a padded axis; ModelError where more is cropped than there is, or nothing is left to continue."""
+    if not isinstance(size, int):
+        return size if before == after == 0 else None
+    total, kept = before + size + after, size - max(0, -before) - max(0, -after)
+    if total < 0 or (mode != "constant" and total > 0 and kept <= 0):
+        raise ModelError(f"an axis of size {size} cannot be padded by ({before}, {after}) in mode {mode!r}")
+    return total
+
+
 def pad_indices(size: int, before: int, after: int, mode: str = "constant") -> np.ndarray:
     """Where each element of a padded axis comes from: int64 of shape (before + size + after,), -1 for the fill value.
 
@@ -182,20 +220,20 @@ def pad_indices(size: int, before: int, after: int, mode: str = "constant") -> n
     (again and again where the amount exceeds the axis), ``edge`` repeats it, ``wrap`` starts over.
     """
     check_choice(mode, PAD_MODES, "mode")
-    first, last = max(0, -before), size - max(0, -after)
-    total, kept = before + size + after, last - first
-    if total < 0 or (mode != "constant" and total > 0 and kept <= 0):
-        raise ModelError(f"an axis of size {size} cannot be padded by ({before}, {after}) in mode {mode!r}")
+    (total,) = concrete((pad_size(size, before, after, mode),))
+    first = max(0, -before)
+    kept = size - first - max(0, -after)
     i = np.arange(total, dtype=np.int64) - max(before, 0)
     if mode == "constant":
         return np.where((i >= 0) & (i < kept), i + first, -1)
     if mode == "edge":
         i = np.clip(i, 0, max(kept - 1, 0))
-    elif total:
-        period = kept if mode == "wrap" else max(2 * (kept - 1), 1)
-        i %= period
-        if mode == "reflect":
-            i = np.minimum(i, period - i) if kept > 1 else i * 0
+    elif mode == "wrap":
+        i %= max(kept, 1)
+    else:
+        period = 2 * max(kept - 1, 0)
+        i %= max(period, 1)
+        i = np.minimum(i, period - i)
     return i + first
 
 
@@ -203,7 +241,9 @@ def pad_amounts(rank: int, pads: Sequence[int], axes: Sequence[int] | None) -> l
     """(before, after) of every axis from ONNX's flat list of all befores and then all afters."""
     named = axis_indices(range(rank) if axes is None else axes, rank)
     if len(pads) != 2 * len(named):
-        raise ModelError(f"pads {tuple(pads)} must hold a before and an after for each of {len(named)} axes (rank {rank})")
+        raise ModelError(
+            f"pads {tuple(pads)} must hold a before and an after for each of {len(named)} axes (rank {rank})"
+        )
     result = [(0, 0)] * rank
     for axis, before, after in zip(named, pads, pads[len(named) :], strict=False):
         result[axis] = before, after
@@ -216,19 +256,14 @@ def _infer_pad(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     dtype = common_dtype(facts, (0, 2))
     if data.shape is None:
         return [Fact(dtype)]
-    if pads is None or (present(facts, 3) and axes is None):
-        named = () if present(facts, 3) and axes is None else range(len(data.shape)) if axes is None else axis_indices(axes, len(data.shape))
-        return [Fact(dtype, unknown(len(data.shape)) if not named else tuple(None if i in named else d for i, d in enumerate(data.shape)))]
-    result: list[Dim] = []
-    for dim, (before, after) in zip(data.shape, pad_amounts(len(data.shape), pads, axes), strict=True):
-        if isinstance(dim, int):
-            empty = attrs["mode"] != "constant" and dim - max(0, -before) - max(0, -after) <= 0 < dim + before + after
-            if dim + before + after < 0 or empty:
-                raise ModelError(f"shape {data.shape} cannot be padded by {pads} in mode {attrs['mode']!r}: axis of size {dim} with ({before}, {after})")
-            result.append(dim + before + after)
-        else:
-            result.append(dim if before == after == 0 else None)
-    return [Fact(dtype, tuple(result))]
+    rank = len(data.shape)
+    if present(facts, 3) and axes is None:
+        return [Fact(dtype, unknown(rank))]
+    if pads is None:
+        padded = axis_indices(range(rank) if axes is None else axes, rank)
+        return [Fact(dtype, tuple(None if i in padded else d for i, d in enumerate(data.shape)))]
+    amounts = zip(data.shape, pad_amounts(rank, pads, axes), strict=True)
+    return [Fact(dtype, tuple(pad_size(dim, *amount, attrs["mode"]) for dim, amount in amounts))]
 
 
 @register("Pad", infer=_infer_pad, since=25, accuracy="exact")
@@ -311,32 +346,24 @@ def _check_depth(given: Fact, attrs: Attrs) -> int:
     return int(attrs["blocksize"])
 
 
-def _divided(dim: Dim, by: int, what: str) -> Dim:
-    if not isinstance(dim, int):
-        return dim if by == 1 else None
-    if dim % by:
-        raise ModelError(f"{what} is {dim}, which is not a multiple of {by}")
-    return dim // by
-
-
 def _infer_depth_to_space(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     given = fact(facts, 0)
     b = _check_depth(given, attrs)
     if given.shape is None:
         return [Fact(given.dtype, unknown(4))]
     batch, channels, height, width = given.shape
-    depth = _divided(channels, b * b, f"the number of channels of shape {given.shape}")
+    depth = divided(channels, b * b, f"the number of channels of shape {given.shape}")
     return [Fact(given.dtype, (batch, depth, _times(height, b), _times(width, b)))]
 
 
 @register("DepthToSpace", infer=_infer_depth_to_space, since=28, accuracy="exact")
 def depth_to_space(input: np.ndarray, *, blocksize: int, mode: str = "DCR") -> np.ndarray:
     """(N, b*b*C, H, W) to (N, C, H*b, W*b): channels become b x b blocks of pixels."""
-    fact_out = _infer_depth_to_space([Fact.of(input)], {"blocksize": blocksize, "mode": mode}, 1)[0]
+    shape = concrete(_infer_depth_to_space([Fact.of(input)], {"blocksize": blocksize, "mode": mode}, 1)[0].shape)
     n, c, h, w = input.shape
     b, depth = blocksize, c // blocksize**2
     blocks = (n, b, b, depth, h, w) if mode == "DCR" else (n, depth, b, b, h, w)
-    return input.reshape(blocks).transpose(DEPTH_ORDER[mode]).reshape(fact_out.shape)  # type: ignore[arg-type]
+    return input.reshape(blocks).transpose(DEPTH_ORDER[mode]).reshape(shape)
 
 
 def _infer_space_to_depth(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
@@ -345,17 +372,19 @@ def _infer_space_to_depth(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     if given.shape is None:
         return [Fact(given.dtype, unknown(4))]
     batch, channels, height, width = given.shape
-    high, wide = (_divided(d, b, f"the {what} of shape {given.shape}") for d, what in ((height, "height"), (width, "width")))
+    high, wide = (
+        divided(d, b, f"the {what} of shape {given.shape}") for d, what in ((height, "height"), (width, "width"))
+    )
     return [Fact(given.dtype, (batch, _times(channels, b * b), high, wide))]
 
 
 @register("SpaceToDepth", infer=_infer_space_to_depth, since=28, accuracy="exact")
 def space_to_depth(input: np.ndarray, *, blocksize: int, mode: str = "DCR") -> np.ndarray:
     """(N, C, H*b, W*b) to (N, b*b*C, H, W): the inverse of DepthToSpace in the same mode."""
-    shape = _infer_space_to_depth([Fact.of(input)], {"blocksize": blocksize, "mode": mode}, 1)[0].shape
+    shape = concrete(_infer_space_to_depth([Fact.of(input)], {"blocksize": blocksize, "mode": mode}, 1)[0].shape)
     n, c, h, w = input.shape
     blocks = (n, c, h // blocksize, blocksize, w // blocksize, blocksize)
-    return input.reshape(blocks).transpose(np.argsort(DEPTH_ORDER[mode])).reshape(shape)  # type: ignore[arg-type]
+    return input.reshape(blocks).transpose(np.argsort(DEPTH_ORDER[mode])).reshape(shape)
 
 
 def _infer_center_crop_pad(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
@@ -373,11 +402,11 @@ def _infer_center_crop_pad(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @register("CenterCropPad", infer=_infer_center_crop_pad, since=18, accuracy="exact")
 def center_crop_pad(input_data: np.ndarray, shape: np.ndarray, *, axes: Sequence[int] | None = None) -> np.ndarray:
     """Crop or zero-pad the axes to ``shape``, centred; the odd element goes to, or is taken from, the end."""
-    target = _infer_center_crop_pad([Fact.of(input_data), Fact.of(shape)], {"axes": axes}, 1)[0].shape
+    target = concrete(_infer_center_crop_pad([Fact.of(input_data), Fact.of(shape)], {"axes": axes}, 1)[0].shape)
     amounts = []
-    for have, want in zip(input_data.shape, target, strict=True):  # type: ignore[arg-type]
-        before = (want - have) // 2 if want > have else -((have - want) // 2)  # type: ignore[operator]
-        amounts.append((before, want - have - before))  # type: ignore[operator]
+    for have, want in zip(input_data.shape, target, strict=True):
+        before = (want - have) // 2 if want > have else -((have - want) // 2)
+        amounts.append((before, want - have - before))
     befores, afters = zip(*amounts, strict=True) if amounts else ((), ())
     return pad(input_data, np.array(befores + afters, np.int64))
 
@@ -392,13 +421,15 @@ def _infer_reverse_sequence(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 
 
 @register("ReverseSequence", infer=_infer_reverse_sequence, since=28, accuracy="exact")
-def reverse_sequence(input: np.ndarray, sequence_lens: np.ndarray, *, batch_axis: int = 1, time_axis: int = 0) -> np.ndarray:
+def reverse_sequence(
+    input: np.ndarray, sequence_lens: np.ndarray, *, batch_axis: int = 1, time_axis: int = 0
+) -> np.ndarray:
     """For each batch entry, reverse the first ``sequence_lens`` steps."""
     _infer_reverse_sequence([Fact.of(input)], {"batch_axis": batch_axis, "time_axis": time_axis}, 1)
     steps = np.arange(input.shape[time_axis])[:, None]
     lengths = sequence_lens[None, :]
-    if (sequence_lens < 1).any() or (sequence_lens > len(steps)).any():
-        raise ModelError(f"sequence_lens {sequence_lens.tolist()} must lie in [1, {len(steps)}]")
+    if (sequence_lens < 0).any() or (sequence_lens > len(steps)).any():
+        raise ModelError(f"sequence_lens {sequence_lens.tolist()} must lie in [0, {len(steps)}]")
     source = np.where(steps < lengths, lengths - 1 - steps, steps)
     if batch_axis == 0:
         source = source.T
@@ -417,53 +448,3 @@ def trilu(input: np.ndarray, k: np.ndarray | None = None, *, upper: int = 1) -> 
     diagonal = np.arange(input.shape[-1]) - np.arange(input.shape[-2])[:, None]
     offset = 0 if k is None else int(np.reshape(k, ()))
     return np.where(diagonal >= offset if upper else diagonal <= offset, input, np.zeros((), input.dtype))
-
-
-def _col2im_geometry(attrs: Attrs, rank: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    return attrs["strides"] or [1] * rank, attrs["pads"] or [0] * 2 * rank, attrs["dilations"] or [1] * rank
-
-
-def _infer_col2im(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
-    given, image, block = fact(facts, 0), ints(facts, 1, "image_shape"), ints(facts, 2, "block_shape")
-    check_rank(given, (3,))
-    rank = count(facts, 1) or count(facts, 2)
-    if rank is None:
-        return [Fact(given.dtype)]
-    batch, columns, blocks = (None,) * 3 if given.shape is None else given.shape
-    channels = None if block is None else _divided(columns, int(np.prod(block)), f"the second size of input 0, {given.shape},")
-    strides, pads, dilations = _col2im_geometry(attrs, rank)
-    if image is not None and block is not None:
-        if not rank == len(image) == len(block) == len(strides) == len(dilations) == len(pads) // 2:
-            raise ModelError(f"image_shape {image}, block_shape {block}, strides, dilations and pads must have one rank")
-        counts = [
-            (size + pads[i] + pads[i + rank] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1
-            for i, size in enumerate(image)
-        ]
-        merge_dim(blocks, int(np.prod(counts)), f"the number of blocks {tuple(counts)} and the last size of input 0")
-    return [Fact(given.dtype, (batch, channels, *(image or (None,) * rank)))]
-
-
-@register("Col2Im", infer=_infer_col2im, since=18)
-def col2im(
-    input: np.ndarray,
-    image_shape: np.ndarray,
-    block_shape: np.ndarray,
-    *,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> np.ndarray:
-    """(N, C*prod(block), L) to (N, C, *image): sum the columns back where an im2col took them from."""
-    attrs = {"dilations": dilations, "pads": pads, "strides": strides}
-    shape = _infer_col2im([Fact.of(x) for x in (input, image_shape, block_shape)], attrs, 1)[0].shape or ()
-    image, block = as_ints(image_shape), as_ints(block_shape)
-    rank = len(image)
-    stride, amounts, dilation = _col2im_geometry(attrs, rank)
-    padded = [size + amounts[i] + amounts[i + rank] for i, size in enumerate(image)]
-    counts = [(padded[i] - dilation[i] * (block[i] - 1) - 1) // stride[i] + 1 for i in range(rank)]
-    columns = input.reshape(*shape[:2], *block, *counts)  # type: ignore[arg-type]
-    result = np.zeros((*shape[:2], *padded), input.dtype)  # type: ignore[arg-type]
-    for tap in grid(*map(range, block)):
-        window = [slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, s, n in zip(tap, dilation, stride, counts, strict=True)]
-        result[(..., *window)] += columns[(slice(None), slice(None), *tap)]
-    return result[(..., *(slice(amounts[i], amounts[i] + size) for i, size in enumerate(image)))]

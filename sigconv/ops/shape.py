@@ -9,7 +9,7 @@ import numpy as np
 
 from sigconv.errors import ModelError
 from sigconv.ops._infer import Attrs, Facts, axis_indices, broadcast_shapes, fact, present, unary
-from sigconv.ops._known import as_ints, check_not_negative, count, ints, product, scalar, unknown
+from sigconv.ops._known import as_ints, check_not_negative, concrete, count, ints, product, scalar, unknown
 from sigconv.ops.spec import Dim, Fact, Shape, register
 
 
@@ -66,7 +66,7 @@ def _infer_reshape(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @register("Reshape", infer=_infer_reshape, since=25, accuracy="exact")
 def reshape(data: np.ndarray, shape: np.ndarray, *, allowzero: int = 0) -> np.ndarray:
     """The same elements in the same order under a new shape; see `resolve_reshape`."""
-    return data.reshape(resolve_reshape(data.shape, as_ints(shape), bool(allowzero)))
+    return data.reshape(concrete(resolve_reshape(data.shape, as_ints(shape), bool(allowzero))))
 
 
 def flatten_shape(shape: Shape, axis: int) -> Shape:
@@ -86,7 +86,7 @@ def _infer_flatten(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @register("Flatten", infer=_infer_flatten, since=25, accuracy="exact")
 def flatten(input: np.ndarray, *, axis: int = 1) -> np.ndarray:
     """A matrix of the sizes before and from ``axis`` on."""
-    return input.reshape(flatten_shape(input.shape, axis))  # type: ignore[arg-type]
+    return input.reshape(concrete(flatten_shape(input.shape, axis)))
 
 
 def squeeze_shape(shape: Shape, axes: Sequence[int] | None) -> Shape | None:
@@ -113,7 +113,7 @@ def _infer_squeeze(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @register("Squeeze", infer=_infer_squeeze, since=25, accuracy="exact")
 def squeeze(data: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
     """Drop axes of size 1."""
-    return data.reshape(squeeze_shape(data.shape, None if axes is None else as_ints(axes)))  # type: ignore[arg-type]
+    return data.reshape(concrete(squeeze_shape(data.shape, None if axes is None else as_ints(axes))))
 
 
 def unsqueeze_shape(shape: Shape, axes: Sequence[int]) -> Shape:
@@ -136,7 +136,7 @@ def _infer_unsqueeze(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @register("Unsqueeze", infer=_infer_unsqueeze, since=25, accuracy="exact")
 def unsqueeze(data: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Insert axes of size 1."""
-    return data.reshape(unsqueeze_shape(data.shape, as_ints(axes)))  # type: ignore[arg-type]
+    return data.reshape(concrete(unsqueeze_shape(data.shape, as_ints(axes))))
 
 
 def _infer_expand(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
@@ -153,7 +153,7 @@ def _infer_expand(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 def expand(input: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Broadcast against a shape (in both directions: sizes of 1 in ``shape`` keep the input's)."""
     target = broadcast_shapes(input.shape, check_not_negative(as_ints(shape), "shape"))
-    return np.broadcast_to(input, target).copy()  # type: ignore[arg-type]
+    return np.broadcast_to(input, concrete(target)).copy()
 
 
 def _infer_shape(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
