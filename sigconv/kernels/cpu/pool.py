@@ -16,7 +16,7 @@ from sigconv.kernels.simd import add, broadcast, lanes, load, store
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
 """Per dimension: addresses of int64[out] tables, and the step. Output o reads start[o] + k*dilation for
-tap_lo[o] <= k < tap_hi[o]; an average divides by the product of the dimensions' divisor[o] (max: unused, may be 0)."""
+tap_lo[o] <= k < tap_hi[o]; an average divides by the product of the dimensions' divisor[o] (max: unused)."""
 
 ARGS = np.dtype(
     [
@@ -32,7 +32,7 @@ ARGS = np.dtype(
 
 
 def make(dtype: type, name: str, identity: float, combine, average: bool) -> Kernel:
-    """A pooling kernel. ``combine`` takes numbers and vectors; an empty window gives ``identity`` (average: 0/divisor).
+    """A pooling kernel. ``combine`` takes numbers and vectors; a window without inputs gives ``identity``.
 
     NaN in a window gives NaN (onnxruntime's own result depends on where in the window the NaN lies).
     """
@@ -85,7 +85,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
         for w in range(a.out_w):
             taps = tap_hi[w] - tap_lo[w]
             at = (start[w] + tap_lo[w] * dilation) * c
-            count = dtype(area * divisor[w]) if average else dtype(1)
+            count = dtype(max(area * divisor[w], 1)) if average else dtype(1)
             for v in range(0, body, width):
                 acc = combine_vector(row, at + v, dilation * c, taps)
                 store(dst, w * c + v, div(acc, broadcast(count)) if average else acc)
@@ -121,7 +121,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 w += 1
         if average:
             for w in range(a.out_w):
-                dst[w] = div(dst[w], dtype(area * divisor[w]))
+                dst[w] = div(dst[w], dtype(max(area * divisor[w], 1)))
 
     def pool(args, thread, threads):
         a = numba.carray(args, 1)[0]
