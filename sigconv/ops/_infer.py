@@ -45,7 +45,9 @@ def check_dtype(dtype: np.dtype[Any] | None, allowed: Collection[str] | None, wh
         raise ModelError(f"{what} has dtype {dtype.name}; accepted are {', '.join(sorted(allowed))}")
 
 
-def common_dtype(facts: Facts, indices: Collection[int] | None = None, allowed: Collection[str] | None = None) -> np.dtype[Any] | None:
+def common_dtype(
+    facts: Facts, indices: Collection[int] | None = None, allowed: Collection[str] | None = None
+) -> np.dtype[Any] | None:
     """The one dtype of the given inputs (default: all that are present); ModelError where they differ."""
     first: int | None = None
     for i in range(len(facts)) if indices is None else indices:
@@ -56,16 +58,22 @@ def common_dtype(facts: Facts, indices: Collection[int] | None = None, allowed: 
         if first is None:
             first = i
         elif dtype != fact(facts, first).dtype:
-            raise ModelError(f"inputs {first} and {i} must have one dtype, but have {fact(facts, first).dtype} and {dtype}")
+            raise ModelError(
+                f"inputs {first} and {i} must have one dtype, but have {fact(facts, first).dtype} and {dtype}"
+            )
     return None if first is None else fact(facts, first).dtype
 
 
-def check_rank(given: Fact, accepted: Collection[int] | None = None, least: int | None = None, what: str = "input 0") -> None:
+def check_rank(
+    given: Fact, accepted: Collection[int] | None = None, least: int | None = None, what: str = "input 0"
+) -> None:
     """ModelError unless the rank is unknown, or one of ``accepted`` / at least ``least``."""
     if given.rank is None:
         return
     if accepted is not None and given.rank not in accepted:
-        raise ModelError(f"{what} has shape {given.shape}, rank {given.rank}; accepted is rank {' or '.join(map(str, accepted))}")
+        raise ModelError(
+            f"{what} has shape {given.shape}, rank {given.rank}; accepted is rank {' or '.join(map(str, accepted))}"
+        )
     if least is not None and given.rank < least:
         raise ModelError(f"{what} has shape {given.shape}, rank {given.rank}; accepted is rank {least} or more")
 

@@ -56,9 +56,9 @@ def integer_range(dtype: np.dtype[Any]) -> tuple[int, int]:
 
 def least(dtype: np.dtype[Any]) -> Any:
     """The value below all others: -inf, False or the least integer."""
-    return -np.inf if is_float(dtype) else False if dtype == bool else integer_range(dtype)[0]
+    return -np.inf if is_float(dtype) else False if dtype.name == "bool" else integer_range(dtype)[0]
 
 
 def greatest(dtype: np.dtype[Any]) -> Any:
     """The value above all others: inf, True or the greatest integer."""
-    return np.inf if is_float(dtype) else True if dtype == bool else integer_range(dtype)[1]
+    return np.inf if is_float(dtype) else True if dtype.name == "bool" else integer_range(dtype)[1]

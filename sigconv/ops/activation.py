@@ -27,7 +27,9 @@ from sigconv.ops.spec import Fact, register
 Function = Callable[..., np.ndarray]
 
 
-def _activation(name: str, since: int, allowed: Collection[str] = FLOAT, accuracy: str = "rounding") -> Callable[[Function], Function]:
+def _activation(
+    name: str, since: int, allowed: Collection[str] = FLOAT, accuracy: str = "rounding"
+) -> Callable[[Function], Function]:
     """Register an elementwise function of one tensor."""
     return lambda f: register(name, infer=unary_of(allowed), since=since, accuracy=accuracy)(widened(f))
 
@@ -62,7 +64,7 @@ def _infer_prelu(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     together = broadcast_shapes(shape, slope)
     if shape is not None and together is not None and len(together) != len(shape):
         raise ModelError(f"slope of shape {slope} does not broadcast to X of shape {shape}")
-    for have, want in zip(shape or (), together or ()):
+    for have, want in zip(shape or (), together or (), strict=False):
         if have == 1 and isinstance(want, int) and want != 1:
             raise ModelError(f"slope of shape {slope} does not broadcast to X of shape {shape}")
     return [Fact(dtype, shape)]
@@ -121,7 +123,7 @@ def Erf(input: np.ndarray) -> np.ndarray:
 
 @_activation("Gelu", 20)
 def Gelu(X: np.ndarray, *, approximate: str = "none") -> np.ndarray:
-    """x Φ(x) with Φ the normal distribution function, or its tanh approximation (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    """x Φ(x), Φ the normal distribution function, or its tanh approximation (Hendrycks, Gimpel, arXiv:1606.08415)."""
     if approximate == "tanh":
         return 0.5 * X * (1 + np.tanh(math.sqrt(2 / math.pi) * (X + 0.044715 * X**3)))
     if approximate != "none":
@@ -140,13 +142,13 @@ def Celu(X: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
 
 
 @_activation("Selu", 22)
-def Selu(X: np.ndarray, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> np.ndarray:
+def Selu(X: np.ndarray, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> np.ndarray:
     return gamma * np.where(X <= 0, alpha * np.expm1(X), X)
 
 
 @_activation("ThresholdedRelu", 22, accuracy="exact")
 def ThresholdedRelu(X: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
-    return np.where(X > alpha, X, X.dtype.type(0))
+    return np.where(alpha < X, X, X.dtype.type(0))
 
 
 @_activation("Shrink", 9, NUMERIC)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -165,7 +164,7 @@ def BitShift(X: np.ndarray, Y: np.ndarray, *, direction: str) -> np.ndarray:
     if direction not in ("LEFT", "RIGHT"):
         raise ModelError(f"direction is {direction!r}; accepted are 'LEFT' and 'RIGHT'")
     bits = X.dtype.itemsize * 8
-    whole = (Y < 0) | (Y >= bits)
+    whole = (Y < 0) | (bits <= Y)
     amount = np.where(whole, 0, Y).astype(X.dtype)
     if direction == "LEFT":
         return np.where(whole, X.dtype.type(0), np.left_shift(X, amount))
@@ -184,7 +183,7 @@ def _infer_clip(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @widened
 def Clip(input: np.ndarray, min: np.ndarray | None = None, max: np.ndarray | None = None) -> np.ndarray:
     """NaN stays NaN; ``max`` wins where it is below ``min``."""
-    lower, upper = (integer_range(input.dtype) if not is_float(input.dtype) else (-np.inf, np.inf))
+    lower, upper = integer_range(input.dtype) if not is_float(input.dtype) else (-np.inf, np.inf)
     lower = input.dtype.type(lower) if min is None else min.reshape(())
     upper = input.dtype.type(upper) if max is None else max.reshape(())
     return np.minimum(np.maximum(input, lower), upper)
