@@ -1,6 +1,6 @@
 """All window arithmetic: pads, auto_pad, dilation, ceil_mode, output sizes, divisors, phases, halos and borders.
 
-A *window* slides over one spatial axis: output ``o`` reads the inputs ``o * stride - before + k * dilation`` for its taps
+A *window* slides over one spatial axis: output ``o`` reads the inputs ``o * stride - before + k * dilation`` for taps
 ``k`` in ``range(kernel)``; those outside ``[0, size)`` are padding. Conventions are ONNX's: ``pads`` lists all begins,
 then all ends; SAME_UPPER puts the odd pad at the end, SAME_LOWER at the start. Any rank; nothing here knows channels.
 
@@ -194,8 +194,8 @@ def regions(window: Window) -> Regions:
 class Phase:
     """Outputs ``first, first + step, …`` of a transposed convolution: a stride-1 correlation of ``count`` outputs.
 
-    Output ``first + j * step`` is the sum over ``t`` of ``w[taps[t]] * x[origin + j + t * dilation]``; ``x`` is 0 outside
-    the input. Without taps (a kernel smaller than the stride) it is 0.
+    Output ``first + j * step`` is the sum over ``t`` of ``w[taps[t]] * x[origin + j + t * dilation]``, inputs
+    beyond the ends being 0. Without taps (a kernel smaller than the stride) the sum is 0.
     """
 
     first: int
