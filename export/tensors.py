@@ -1,0 +1,137 @@
+"""TensorProto to NumPy, trusting nothing: a claimed size is checked against the bytes present before memory is taken."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
+
+from sigconv.errors import ModelError
+
+_PACKED_BITS = {
+    code: bits
+    for bits, names in {2: ("INT2", "UINT2"), 4: ("INT4", "UINT4", "FLOAT4E2M1"), 6: ("FLOAT6E2M3", "FLOAT6E3M2")}.items()
+    for name in names
+    if (code := getattr(TensorProto, name, None)) is not None
+}
+"""Element types smaller than a byte, by what the installed onnx knows."""
+
+_UNPACKED = {getattr(TensorProto, name, None) for name in ("FLOAT6E2M3", "FLOAT6E3M2")}
+"""Small types whose ``int32_data`` holds one element an entry all the same."""
+
+
+def dtype_of(code: int) -> np.dtype[Any] | None:
+    """The NumPy dtype of an ONNX element type; None where it is undefined or unknown."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(code))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def freeze(array: np.ndarray) -> np.ndarray:
+    """The array, read-only, in native byte order and aligned; the caller gives it up."""
+    array = np.require(array, dtype=array.dtype.newbyteorder("=") if array.dtype.byteorder in "<>" else None, requirements="A")
+    array.flags.writeable = False
+    return array
+
+
+def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.ndarray:
+    """The tensor's elements as a read-only array.
+
+    ``what`` names the tensor in messages; ``folder`` is where external data may lie (None: nowhere).
+    Raises ModelError where the tensor is malformed or claims more data than there is.
+    """
+    shape = tuple(tensor.dims)
+    if any(d < 0 for d in shape):
+        raise ModelError(f"{what}: negative size in shape {list(shape)}")
+    dtype = dtype_of(tensor.data_type)
+    if dtype is None:
+        raise ModelError(f"{what}: unknown element type {tensor.data_type}")
+    if tensor.HasField("segment"):
+        raise ModelError(f"{what}: segmented tensors are not supported")
+    count = math.prod(shape)
+    bits = _PACKED_BITS.get(tensor.data_type, 8 * dtype.itemsize)
+    nbytes = -(-count * bits // 8)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_type == TensorProto.STRING:
+            raise ModelError(f"{what}: strings cannot be external data")
+        raw = _external(tensor, what, folder, nbytes)
+        if tensor.data_type not in _PACKED_BITS and np.little_endian:
+            return freeze(raw.view(dtype).reshape(shape))
+        tensor = TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw.tobytes())
+    elif tensor.HasField("raw_data"):
+        if tensor.data_type == TensorProto.STRING:
+            raise ModelError(f"{what}: strings cannot be raw data")
+        if len(tensor.raw_data) != nbytes:
+            raise ModelError(f"{what}: shape {list(shape)} of {dtype.name} needs {nbytes} bytes, {len(tensor.raw_data)} are given")
+    else:
+        field = helper.tensor_dtype_to_field(tensor.data_type)
+        needed = count
+        if tensor.data_type in _PACKED_BITS and tensor.data_type not in _UNPACKED:
+            needed = nbytes
+        elif dtype.kind == "c":
+            needed = 2 * count
+        given = len(getattr(tensor, field))
+        if given != needed:
+            raise ModelError(f"{what}: shape {list(shape)} of {dtype.name} needs {needed} entries of {field}, {given} are given")
+    return freeze(numpy_helper.to_array(tensor))
+
+
+def sparse_to_array(sparse: SparseTensorProto, what: str, folder: Path | None = None, limit: int = 1 << 30) -> np.ndarray:
+    """A sparse tensor as a dense read-only array of at most ``limit`` bytes."""
+    shape = tuple(sparse.dims)
+    if any(d < 0 for d in shape):
+        raise ModelError(f"{what}: negative size in shape {list(shape)}")
+    values = to_array(sparse.values, f"{what}, values", folder)
+    indices = to_array(sparse.indices, f"{what}, indices", folder)
+    count = math.prod(shape)
+    if count * max(values.dtype.itemsize, 1) > limit:
+        raise ModelError(f"{what}: dense shape {list(shape)} of {values.dtype} takes more than {limit} bytes")
+    if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(shape))):
+        raise ModelError(f"{what}: values {list(values.shape)} and indices {list(indices.shape)} do not fit shape {list(shape)}")
+    bounds = np.array(shape if indices.ndim == 2 else count, np.int64)
+    if (indices < 0).any() or (indices >= bounds).any():
+        raise ModelError(f"{what}: an index is outside shape {list(shape)}")
+    dense = np.zeros(shape, values.dtype)
+    if indices.ndim == 2:
+        dense[tuple(indices.T)] = values
+    else:
+        dense.reshape(-1)[indices] = values
+    return freeze(dense)
+
+
+def _external(tensor: TensorProto, what: str, folder: Path | None, nbytes: int) -> np.ndarray:
+    """The bytes of an externally stored tensor, read from a regular file inside the model's own folder only."""
+    if folder is None:
+        raise ModelError(f"{what}: its data is in another file, which a model given as bytes or ModelProto cannot reach; load it by path")
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    windows = PureWindowsPath(location)
+    if not location or "\0" in location or location.startswith("/") or windows.drive or windows.root or ".." in windows.parts:
+        raise ModelError(f"{what}: external data at {location!r} is refused: only files inside the model's folder are read")
+    root = folder.resolve()
+    path = root / location
+    try:
+        real = path.resolve(strict=True)
+        status = os.stat(real)
+    except (OSError, RuntimeError) as e:
+        raise ModelError(f"{what}: external data file {location!r} is missing beside the model ({e})") from e
+    if not real.is_relative_to(root) or not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{what}: external data at {location!r} is refused: not a regular file inside the model's folder")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
+    except ValueError:
+        raise ModelError(f"{what}: offset {entries.get('offset')!r} or length {entries.get('length')!r} is not an integer") from None
+    if length != nbytes:
+        raise ModelError(f"{what}: shape {list(tensor.dims)} needs {nbytes} bytes, {length} are claimed in {location!r}")
+    if offset < 0 or offset + length > status.st_size:
+        raise ModelError(f"{what}: bytes {offset} to {offset + length} are outside {location!r} of {status.st_size} bytes")
+    raw = np.fromfile(real, np.uint8, count=length, offset=offset)
+    if raw.size != length:
+        raise ModelError(f"{what}: {location!r} ended early")
+    return raw
