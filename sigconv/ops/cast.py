@@ -65,7 +65,8 @@ def element_dtype(code: int) -> np.dtype[Any]:
 def convert(x: np.ndarray, dtype: np.dtype[Any], saturate: bool = True, round_mode: str = "up") -> np.ndarray:
     """``x`` as ``dtype``: floats round to nearest even, integers wrap around.
 
-    With ``saturate`` float8 types clamp to their range. ``round_mode`` (up, down, nearest) applies to float8_e8m0fnu, which holds powers of two only.
+    With ``saturate`` float8 types clamp to their range. ``round_mode`` (up, down, nearest) applies to float8_e8m0fnu,
+    which holds powers of two only.
     """
     if x.dtype.kind in "OSU":
         raise UnsupportedError("string tensors are not supported", ("string tensors",))

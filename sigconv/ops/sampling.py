@@ -62,21 +62,14 @@ def grid_sample(
         low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
         x = low + (points[..., len(sizes) - 1 - axis] + 1) / 2 * (high - low)
         if mode == "nearest":
-            x = np.rint(x)
-        if padding_mode == "border":
-            x = np.clip(x, 0, size - 1)
-        elif padding_mode == "reflection":
-            x = _reflect(x, low, high)
-        if mode == "nearest":
-            # A mirror at a half-pixel edge may leave a rounded position half an element inside; truncate as ONNX does.
-            index = np.trunc(x)[..., None]
+            index = np.rint(x)[..., None]
             weight = np.ones_like(index)
         else:
             filter_, reach = FILTERS[mode]
             index = np.floor(x)[..., None] + np.arange(1 - reach, reach + 1)
             weight = filter_(index - x[..., None], -0.75)
         if padding_mode == "reflection":
-            index = np.trunc(_reflect(index, low, high))
+            index = np.rint(_reflect(index, low, high))
         weight = np.where((index >= 0) & (index < size) | (padding_mode != "zeros"), weight, 0)
         taps.append((np.clip(np.nan_to_num(index), 0, size - 1).astype(np.int64), weight))
     flat = X.reshape(*X.shape[:2], -1)
