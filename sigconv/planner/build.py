@@ -17,6 +17,10 @@ from sigconv.planner.memory import ALIGN, assign
 from sigconv.runtime.program import HostStep, KernelLike, Place, Program, Ref, Row, Space, Step
 
 
+COPY_GRAIN = 64 * 1024
+"""Bytes worth a thread of their own in a copy."""
+
+
 @dataclass(eq=False, slots=True)
 class Buffer:
     """A stretch of one of the program's memories; ``first``/``last`` are the steps between which it is alive."""
@@ -222,7 +226,32 @@ class Builder:
         wish = self.margin(name)
         return self._convert(name, block, (max(margin[0], wish[0]), max(margin[1], wish[1])))
 
+    def blocked_as(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The value seen with ``shape`` (axes of size 1 in front), in channel blocks."""
+        block = lanes(self.dtype(name))
+        if self.is_constant(name):
+            return self._constant_tensor(self.constant(name).reshape(shape), block)
+        plain = self.plain(name)
+        source = Tensor(plain.buffer, plain.offset, plain.dtype, shape, c_strides(shape))
+        target = self._spatial(source.dtype, shape, block, 0, 0)
+        self.copy_value(source, target)
+        return target
+
+    def _constant_tensor(self, array: np.ndarray, block: int) -> Tensor:
+        """A constant [N, C, spatial…] in channel blocks, laid out now."""
+        n, c, *spatial = array.shape
+        blocks = -(-c // block)
+        out = np.zeros((n, blocks, *spatial, block), array.dtype)
+        for i in range(blocks):
+            part = np.moveaxis(array[:, i * block : (i + 1) * block], 1, -1)
+            out[:, i, ..., : part.shape[-1]] = part
+        return Tensor(self.constant_buffer(out), 0, array.dtype, array.shape, c_strides(out.shape)[:-1], block)
+
     def _convert(self, name: str, block: int, margin: tuple[int, int]) -> Tensor:
+        if self.is_constant(name) and block > 1 and margin == (0, 0):
+            tensor = self._constant_tensor(self.constant(name), block)
+            self.place(name, tensor)
+            return tensor
         sources = self.tensors(name)
         if not sources:
             raise ModelError(f"value {name!r} is read before anything writes it")
@@ -312,9 +341,14 @@ class Builder:
         """Strided fill with a constant."""
         self.emit(movement.fill_kernel(dtype), fill=True, width=1, **movement.fill_plan(target, dtype, sizes, strides, value))
 
-    def copy(self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
+    def copy(
+        self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any],
+    ) -> None:  # fmt: skip
         """Strided copy; strides in elements."""
-        raise NotImplementedError
+        nbytes = math.prod(sizes) * dtype.itemsize
+        threads = min(self.threads, nbytes // COPY_GRAIN + 1)
+        fields = movement.plan_copy(sizes, target_strides, source_strides)
+        self.emit(movement.COPY[dtype.itemsize], width=threads, src=source, dst=target, **fields)
 
     def host(self, function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]], inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Append a NumPy call. Values of unknown shape stay with the session."""

@@ -1,0 +1,265 @@
+"""The face of the CNN half: load a model, run it, look inside."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sigconv import config
+from sigconv.errors import InputError
+from sigconv.graph.ir import Graph, Value
+from sigconv.graph.passes import simplify
+from sigconv.planner.compile import compile_graph
+from sigconv.runtime.program import Program
+from sigconv.runtime.session import Session
+
+if TYPE_CHECKING:
+    from sigconv.export.check import Report
+
+PROGRAMS_KEPT = 8
+"""Input shapes whose programs a model remembers; the least recently used one is dropped."""
+
+SESSIONS_KEPT = 4
+"""Idle sessions a program keeps for callers that run side by side."""
+
+
+def load(source: str | os.PathLike[str] | bytes | Any) -> Model:
+    """Load an ONNX model.
+
+    Parameters
+    ----------
+    source : path, bytes or onnx.ModelProto
+
+    Raises
+    ------
+    ModelError
+        The file is malformed: the message names the file, node or tensor.
+    UnsupportedError
+        Operators are missing: all of them are listed, with node names.
+    """
+    from sigconv.export.reader import read
+
+    return Model(read(source))
+
+
+class _Compiled:
+    """A program and the idle sessions that run it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._idle: list[Session] = []
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = Session(self.program)
+        try:
+            return session.run(feeds)
+        finally:
+            if len(self._idle) < SESSIONS_KEPT:
+                self._idle.append(session)
+
+
+class Model:
+    """A network that runs at any input shapes its graph allows; a program a shape, made on first use and kept.
+
+    Attributes
+    ----------
+    graph : Graph
+        The network as plain ONNX in its newest form.
+    inputs, outputs : tuple of Value
+        Names, dtypes and shapes (symbolic sizes are strings, unknown ones None).
+    """
+
+    def __init__(self, graph: Graph, threads: int | None = None) -> None:
+        self.graph = graph
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._simple: Graph | None = None
+        self._compiled: OrderedDict[tuple[tuple[int, ...], ...], _Compiled] = OrderedDict()
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return self.graph.outputs
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The output (a tuple of them if there are several) for inputs in the graph's order."""
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"the model takes {len(self.inputs)} inputs ({', '.join(v.name for v in self.inputs)}), {len(inputs)} were given")
+        results = tuple(self.run({v.name: x for v, x in zip(self.inputs, inputs, strict=True)}).values())
+        return results[0] if len(results) == 1 else results
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name (all, or those named in ``outputs``) for inputs by name.
+
+        Raises
+        ------
+        InputError
+            A feed is missing, is no input of the model, or has a shape or dtype that the model does not take.
+        """
+        wanted = [v.name for v in self.outputs] if outputs is None else list(outputs)
+        unknown = [n for n in wanted if n not in {v.name for v in self.outputs}]
+        if unknown:
+            raise InputError(f"no output is called {', '.join(map(repr, unknown))} (outputs: {', '.join(repr(v.name) for v in self.outputs)})")
+        extra = [n for n in feeds if n not in {v.name for v in self.inputs}]
+        if extra:
+            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(repr(v.name) for v in self.inputs)})")
+        arrays = {v.name: _array(v, feeds) for v in self.inputs}
+        results = self._get(tuple(arrays[v.name].shape for v in self.inputs)).run(arrays)
+        return {name: results[name] for name in wanted}
+
+    def _get(self, shapes: tuple[tuple[int, ...], ...]) -> _Compiled:
+        with self._lock:
+            compiled = self._compiled.get(shapes)
+            if compiled is None:
+                compiled = _Compiled(self._program({v.name: s for v, s in zip(self.inputs, shapes, strict=True)}, self._threads))
+                self._compiled[shapes] = compiled
+                while len(self._compiled) > PROGRAMS_KEPT:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(shapes)
+            return compiled
+
+    def _program(self, shapes: Mapping[str, tuple[int, ...]], threads: int | None) -> Program:
+        if self._simple is None:
+            self._simple = simplify(self.graph)
+        return compile_graph(self._simple, shapes, threads or config.get("threads"))
+
+    def compile(self, shapes: Mapping[str, Sequence[int]] | None = None, *, threads: int | None = None) -> Session:
+        """A session for fixed input shapes.
+
+        Parameters
+        ----------
+        shapes : mapping of input name to shape, optional
+            Inputs left out have the graph's own shape, which then must be fixed.
+        threads : int, optional
+            Most threads to use; by default what the process may use.
+        """
+        given = dict(shapes or {})
+        extra = sorted(set(given) - {v.name for v in self.inputs})
+        if extra:
+            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(repr(v.name) for v in self.inputs)})")
+        full: dict[str, tuple[int, ...]] = {}
+        for v in self.inputs:
+            shape = tuple(given[v.name]) if v.name in given else v.shape
+            if shape is None or not all(isinstance(d, (int, np.integer)) for d in shape):
+                raise InputError(f"input {v.name!r} has no fixed shape ({_show(v.shape)}): name one, as in compile({{{v.name!r}: (1, 3, 224, 224)}})")
+            full[v.name] = tuple(int(d) for d in shape)  # type: ignore[arg-type]
+            _check_shape(v, full[v.name])
+        return Session(self._program(full, threads or self._threads))
+
+    def values(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Every value of the graph as the engine computes it, nothing fused away."""
+        arrays = {v.name: _array(v, feeds) for v in self.inputs}
+        known = {v.name for v in self.inputs} | set(self.graph.constants)
+        everything = [Value(o) for node in self.graph.nodes for o in node.outputs if o and o not in known]
+        program = compile_graph(self.graph.replace(outputs=tuple(everything)), {k: a.shape for k, a in arrays.items()}, self._threads or 1)
+        return Session(program).run(arrays)
+
+    def check(self, feeds: Mapping[str, Any] | None = None) -> Report:
+        """Compare every node's output with onnxruntime's; see `sigconv.export.check`."""
+        from sigconv.export.check import check
+
+        return check(self, feeds)
+
+    def summary(self) -> str:
+        """Inputs, outputs, operators, parameters and multiply-accumulates as text."""
+        from sigconv.summary import summary
+
+        return summary(self)
+
+
+def _show(shape: Sequence[Any] | None) -> str:
+    return "any rank" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+
+
+def _check_shape(value: Value, shape: tuple[int, ...]) -> None:
+    """The shape against the graph's own."""
+    if any(d < 0 for d in shape):
+        raise InputError(f"input {value.name!r}: a size of shape {shape} is negative")
+    own = value.shape
+    if own is not None and (len(own) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(own, shape, strict=True))):
+        raise InputError(f"input {value.name!r} has shape {shape}, the model takes {_show(own)}")
+
+
+def _array(value: Value, feeds: Mapping[str, Any]) -> np.ndarray:
+    """A feed as an array of the right rank, sizes and dtype."""
+    if value.name not in feeds or feeds[value.name] is None:
+        raise InputError(f"input {value.name!r} is missing (it takes {value.dtype} of shape {_show(value.shape)})")
+    given = feeds[value.name]
+    array = given if isinstance(given, np.ndarray) else np.asarray(given)
+    if value.dtype is not None and array.dtype != value.dtype:
+        if array.dtype.newbyteorder("=") != value.dtype:
+            raise InputError(f"input {value.name!r} is {array.dtype.name}, the model takes {value.dtype.name}: convert it with .astype({value.dtype.name!r})")
+        array = array.astype(value.dtype)
+    _check_shape(value, array.shape)
+    return array
+
+
+class SessionOptions:
+    """onnxruntime's options that mean something here; the others are accepted and kept."""
+
+    def __init__(self) -> None:
+        self.intra_op_num_threads = 0
+        self.inter_op_num_threads = 0
+        self.graph_optimization_level: Any = None
+        self.execution_mode: Any = None
+        self.log_severity_level = 2
+        self.enable_profiling = False
+
+
+class NodeArg:
+    """A model's input or output as onnxruntime describes it."""
+
+    _TYPES = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
+
+    def __init__(self, value: Value) -> None:
+        self.name = value.name
+        self.shape: list[Any] | None = None if value.shape is None else list(value.shape)
+        kind = "unknown" if value.dtype is None else self._TYPES.get(value.dtype.name, value.dtype.name)
+        self.type = f"tensor({kind})"
+
+    def __repr__(self) -> str:
+        return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape})"
+
+
+class InferenceSession:
+    """Drop-in for ``onnxruntime.InferenceSession``: same constructor, ``run``, ``get_inputs``, ``get_outputs``.
+
+    Parameters
+    ----------
+    path_or_bytes : path, bytes or onnx.ModelProto
+    sess_options : SessionOptions (sigconv's or onnxruntime's), optional
+        ``intra_op_num_threads`` is honoured.
+    providers : sequence of str or (str, dict), optional
+        Must name ``'CPUExecutionProvider'`` if given.
+    """
+
+    def __init__(self, path_or_bytes: Any, sess_options: Any = None, providers: Sequence[Any] | None = None, provider_options: Any = None, **_: Any) -> None:
+        names = [p if isinstance(p, str) else p[0] for p in providers or ["CPUExecutionProvider"]]
+        if "CPUExecutionProvider" not in names:
+            raise InputError(f"none of the providers {names} is available (available: CPUExecutionProvider)")
+        self._model = load(path_or_bytes)
+        self._model._threads = int(getattr(sess_options, "intra_op_num_threads", 0) or 0) or None
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None) -> list[np.ndarray]:
+        """The outputs in the order of ``output_names`` (None or empty: all, in the graph's order)."""
+        return list(self._model.run(input_feed, output_names or None).values())
+
+    def get_inputs(self) -> list[NodeArg]:
+        return [NodeArg(v) for v in self._model.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        return [NodeArg(v) for v in self._model.outputs]
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]

@@ -1,0 +1,69 @@
+"""A Graph at fixed shapes becomes a Program: specialise, simplify, fuse, select, lower, lay out memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sigconv.graph.infer import specialize
+from sigconv.graph.ir import Graph
+from sigconv.graph.passes import simplify
+from sigconv.planner.build import Builder
+from sigconv.planner.fuse import Unit, fuse
+from sigconv.planner.lower import cpu
+from sigconv.planner.precision import widen
+from sigconv.planner.rewrite import rewrite
+from sigconv.planner.select import select
+from sigconv.runtime.program import Program, Row
+
+
+def compile_graph(graph: Graph, shapes: Mapping[str, Sequence[int]], threads: int = 1) -> Program:
+    """The Program of ``graph`` with every input bound to a shape.
+
+    Raises
+    ------
+    ModelError
+        The shapes cannot be: the message names the node.
+    """
+    static = rewrite(simplify(specialize(widen(graph), shapes)))
+    units = fuse(static)
+    builder = Builder(static, threads, _margins(units, static))
+    builder.pending_uses.update(_uses(units, static))
+    for unit in units:
+        choice = select(unit, builder)
+        choice.candidate.lower(unit, builder)
+        for name in unit.inputs:
+            builder.pending_uses[name] -= 1
+        shape = builder.shape(unit.output) if builder.is_static(unit.output) else None
+        builder.rows.append(
+            Row(
+                label=unit.label,
+                op=" + ".join(m.op for m in unit.members),
+                output=unit.output,
+                shape=shape,
+                algorithm=choice.candidate.name,
+                reason=choice.reason,
+                rejected=choice.rejected,
+                flops=choice.cost.flops,
+                nbytes=choice.cost.nbytes,
+                fused=tuple(m.name or m.outputs[0] for m in unit.members),
+            )
+        )
+    program = builder.finish()
+    return program
+
+
+def _uses(units: Sequence[Unit], graph: Graph) -> Counter[str]:
+    """How many units read each value; the end of the program reads the outputs."""
+    return Counter([n for u in units for n in u.inputs] + [v.name for v in graph.outputs])
+
+
+def _margins(units: Sequence[Unit], graph: Graph) -> dict[str, tuple[int, int]]:
+    """The zeros beside the rows of each value that the convolutions reading it ask for."""
+    probe = Builder(graph, 1, {})
+    wishes: dict[str, tuple[int, int]] = {}
+    for unit in units:
+        for name, (left, right) in cpu.margins(unit, probe):
+            have = wishes.get(name, (0, 0))
+            wishes[name] = (max(have[0], left), max(have[1], right))
+    return wishes

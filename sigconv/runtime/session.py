@@ -1,0 +1,181 @@
+"""A Session: a Program bound to memory. One arena, allocated once; `run` makes one native call per native segment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sigconv.errors import InputError
+from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
+from sigconv.runtime.runner import STEP, Prepared
+
+_ALIGN = 64
+
+
+def _aligned(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes that start on a cache line."""
+    raw = np.empty(nbytes + _ALIGN, np.uint8)
+    start = -raw.ctypes.data % _ALIGN
+    return raw[start : start + nbytes]
+
+
+class Session:
+    """Runs one Program. Calls from several threads take turns; make a Session a thread to run side by side.
+
+    Attributes
+    ----------
+    program : Program
+        What runs. Immutable; any number of sessions may share it.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._lock = threading.Lock()
+        self._arena = _aligned(program.arena_nbytes)
+        self._workspace = _aligned(program.workspace_nbytes)
+        native = [s for s in program.steps if isinstance(s, Step)]
+        self._records = _aligned(sum(-(-s.record.nbytes // _ALIGN) * _ALIGN for s in native))
+        self._words = self._records.view(np.int64)
+        self._steps = np.zeros(len(native), STEP)
+        self._fixups: tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]] = (
+            [[] for _ in program.inputs],
+            [[] for _ in program.outputs],
+        )
+        self._bases = {"arena": self._arena.ctypes.data, "workspace": self._workspace.ctypes.data}
+        self._constants = [c.ctypes.data for c in program.constants]
+        at = 0
+        for i, step in enumerate(native):
+            self._bind(i, step, at)
+            at += -(-step.record.nbytes // _ALIGN) * _ALIGN
+        self._memory = memoryview(self._records).cast("q") if self._records.nbytes else None
+        self._segments: list[Prepared | HostStep] = []
+        self._segment_rows: list[Sequence[int]] = []
+        self._cut(program.steps)
+        self._inputs = [(p.name, p.dtype, p.shape) for p in program.inputs]
+        self._input_names = frozenset(p.name for p in program.inputs)
+        self._only_native = len(self._segments) == 1 and isinstance(self._segments[0], Prepared)
+
+    def _bind(self, i: int, step: Step, at: int) -> None:
+        """Copy a record into place and write its addresses."""
+        self._records[at : at + step.record.nbytes] = step.record.view(np.uint8)
+        for position, ref in step.addresses.items():
+            word = (at + position) // 8
+            if ref.space in ("input", "output"):
+                self._fixups[ref.space == "output"][ref.index].append((word, ref.offset))
+            else:
+                base = self._constants[ref.index] if ref.space == "constant" else self._bases[ref.space]
+                self._words[word] = base + ref.offset
+        entry = self._steps[i]
+        entry["kernel"], entry["args"] = step.kernel.address, self._records.ctypes.data + at
+        entry["width"], entry["fence"] = step.width, step.fence
+
+    def _cut(self, steps: Sequence[Step | HostStep]) -> None:
+        """Native segments and the host steps between them."""
+        start = end = 0
+        rows: list[int] = []
+        for step in (*steps, None):
+            if isinstance(step, Step):
+                end += 1
+                rows.append(step.node)
+                continue
+            if end > start:
+                self._segments.append(Prepared(self._steps[start:end]))
+                self._segment_rows.append(rows)
+                start, rows = end, []
+            if step is not None:
+                self._segments.append(step)
+                self._segment_rows.append([step.node])
+
+    # --- running ---------------------------------------------------------------------------------------------------
+    def run(self, feeds: Mapping[str, np.ndarray], threads: int | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name.
+
+        Raises
+        ------
+        InputError
+            A feed is missing or not an input, or has another shape or dtype than the program was compiled for.
+        """
+        arrays = [self._check(feeds, *spec) for spec in self._inputs]
+        if len(feeds) != len(arrays):
+            extra = sorted(set(feeds) - self._input_names)
+            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(map(repr, sorted(self._input_names)))})")
+        outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
+        with self._lock:
+            self._point(self._fixups[0], arrays)
+            self._point(self._fixups[1], outputs)
+            if self._only_native:
+                self._segments[0].run(threads or self.program.threads)  # type: ignore[union-attr]
+            else:
+                self._run_mixed(arrays, outputs, threads or self.program.threads)
+        return {p.name: o for p, o in zip(self.program.outputs, outputs, strict=True)}  # type: ignore[misc]
+
+    def _check(self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        """The feed as a native, aligned, contiguous array; a copy only if it is not."""
+        array = feeds.get(name)
+        if type(array) is not np.ndarray:
+            if array is None:
+                raise InputError(f"input {name!r} is missing (it takes {dtype.name} of shape {shape})")
+            array = np.asarray(array)
+        if array.dtype != dtype:
+            if array.dtype.newbyteorder("=") != dtype:
+                raise InputError(f"input {name!r} is {array.dtype.name}, the model takes {dtype.name}: convert it with .astype({dtype.name!r})")
+            array = array.astype(dtype)
+        if array.shape != shape:
+            raise InputError(f"input {name!r} has shape {array.shape}, this session was compiled for {shape}")
+        flags = array.flags
+        return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
+
+    def _point(self, fixups: list[list[tuple[int, int]]], arrays: Sequence[np.ndarray | None]) -> None:
+        memory = self._memory
+        for places, array in zip(fixups, arrays, strict=True):
+            if places and array is not None and memory is not None:
+                address = array.__array_interface__["data"][0]
+                for word, offset in places:
+                    memory[word] = address + offset
+
+    def _run_mixed(self, arrays: list[np.ndarray], outputs: list[np.ndarray | None], threads: int) -> None:
+        loose: dict[str, np.ndarray] = {}
+        for segment in self._segments:
+            if isinstance(segment, HostStep):
+                self._run_host(segment, arrays, outputs, loose)
+            else:
+                segment.run(threads)
+        for i, place in enumerate(self.program.outputs):
+            if outputs[i] is None:
+                outputs[i] = np.array(loose[place.name])
+
+    def _run_host(self, step: HostStep, arrays: list[np.ndarray], outputs: list[np.ndarray | None], loose: dict[str, np.ndarray]) -> None:
+        def array(place: Place | None) -> np.ndarray | None:
+            if place is None:
+                return None
+            if place.ref is None or place.shape is None:
+                return loose[place.name]
+            return self._view(place.ref, place.dtype, place.shape, arrays, outputs)
+
+        results = step.function([array(p) for p in step.inputs])
+        for place, result in zip(step.outputs, results, strict=False):
+            if place is None:
+                continue
+            if place.ref is None:
+                loose[place.name] = result
+            else:
+                target = array(place)
+                assert target is not None
+                target[...] = result
+
+    def _view(self, ref: Ref, dtype: np.dtype[Any], shape: tuple[int, ...], arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray | None]) -> np.ndarray:
+        memory: Any
+        if ref.space == "input":
+            memory = arrays[ref.index]
+        elif ref.space == "output":
+            memory = outputs[ref.index]
+        elif ref.space == "constant":
+            memory = self.program.constants[ref.index]
+        else:
+            memory = self._arena if ref.space == "arena" else self._workspace
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        flat = memory.reshape(-1).view(np.uint8) if memory.size else memory.reshape(-1)
+        return flat[ref.offset : ref.offset + nbytes].view(dtype).reshape(shape) if nbytes else np.empty(shape, dtype)
