@@ -161,13 +161,10 @@ def make_group_norm(dtype: type, name: str) -> Kernel:
     return kernel(GROUP)(group_norm)
 
 
-def make_layer_norm(dtype: type, name: str) -> Kernel:
-    size, width = np.dtype(dtype).itemsize, lanes(dtype)
-    zero = dtype(0)
-
+def _row_sum(value, zero, width: int):
     @inline
-    def sums(src, n, value, shift):
-        """The sum of value(x, shift) over a row."""
+    def row_sum(src, n, shift):
+        """The sum of value(x, shift) over n contiguous elements."""
         vectors = n // width
         wide, shifts = widen(broadcast(zero)), broadcast(shift)
         for block in range(0, vectors, BLOCK):
@@ -182,16 +179,25 @@ def make_layer_norm(dtype: type, name: str) -> Kernel:
             result += widen(value(src[i], shift))
         return result
 
+    return row_sum
+
+
+def make_layer_norm(dtype: type, name: str) -> Kernel:
+    size, width = np.dtype(dtype).itemsize, lanes(dtype)
+    zero = dtype(0)
+
+    row_sum, row_squares = _row_sum(itself, zero, width), _row_sum(squared_deviation, zero, width)
+
     def layer_norm(args, thread, threads):
         a = numba.carray(args, 1)[0]
         n, scale, bias = a.n, as_pointer(a.scale, dtype), as_pointer(a.bias, dtype)
         for row in range(a.rows * thread // threads, a.rows * (thread + 1) // threads):
             src = as_pointer(a.src + size * row * a.src_row, dtype)
             dst = as_pointer(a.dst + size * row * a.dst_row, dtype)
-            exact = sums(src, n, itself, zero) / n
+            exact = row_sum(src, n, zero) / n
             mean = dtype(exact)
             rounding = exact - mean
-            variance = sums(src, n, squared_deviation, mean) / n - rounding * rounding
+            variance = row_squares(src, n, mean) / n - rounding * rounding
             gain = dtype(1.0 / math.sqrt(max(variance, 0.0) + a.epsilon))
             for i in range(n):
                 dst[i] = (src[i] - mean) * gain
