@@ -401,7 +401,7 @@ ORT_COORDINATES = [m for m in resize.COORDINATE_MODES if m != "tf_crop_and_resiz
 def test_nearest_picks_the_elements_that_onnxruntime_picks(coordinates, rounding):
     attrs = {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
     x = np.arange(5 * 6, dtype=np.float32).reshape(1, 1, 5, 6)
-    for height, width in ((10, 12), (7, 20), (3, 4), (1, 1), (5, 9)):
+    for height, width in ((10, 12), (7, 20), (4, 4), (1, 1), (5, 9)):
         check("Resize", [x, None, None, i64(1, 1, height, width)], attrs)
 
 
@@ -468,6 +468,13 @@ def test_resize_of_integers_and_empty_tensors():
     assert empty.shape == (0, 3, 8, 8)
     (none,) = evaluate([f32(1, 3, 4, 4), None, None, i64(1, 3, 0, 4)], {"mode": "nearest"})
     assert none.shape == (1, 3, 0, 4)
+
+
+def test_half_pixel_symmetric_has_no_offset_where_the_length_is_whole():
+    """onnxruntime multiplies 9 by float32(1/3), gets a little more than 3, and floors 1 and 4 to 0 and 3."""
+    attrs = {"coordinate_transformation_mode": "half_pixel_symmetric", "nearest_mode": "floor"}
+    (y,) = spec_of("Resize").evaluate([np.arange(9), None, None, i64(3)], attrs)
+    assert y.tolist() == [1, 4, 7]
 
 
 def test_output_sizes_round_in_single_precision():
