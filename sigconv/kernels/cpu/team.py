@@ -1,0 +1,148 @@
+"""A program run by one leader and whatever workers are there: `run` for the leader, `serve` for a worker.
+
+A worker owns one word, its state, and the only transitions are
+    AWAY -> READY            worker: arrives
+    READY -> AWAY            worker: leaves, by compare-and-swap
+    READY -> OFFERED         leader: has a share for it, by compare-and-swap; the share is described beside the state
+    OFFERED -> WORKING       worker: takes the share, by compare-and-swap
+    OFFERED -> READY         leader: takes the share back and does it itself, by compare-and-swap
+    WORKING -> READY         worker: has done the share
+Hence each share is done exactly once, and the leader only ever waits for a worker that is at work.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from sigconv.kernels.address import as_pointer
+from sigconv.kernels.atomic import atomic_load, atomic_replace, atomic_store, call_kernel, pause, read_clock
+from sigconv.kernels.jit import inline, kernel
+
+STEP = np.dtype([("kernel", np.int64), ("args", np.int64), ("width", np.int64), ("fence", np.int64)])
+"""One kernel call. ``width``: most shares of use. ``fence``: all earlier steps end before this one begins."""
+
+RUN = np.dtype([("steps", np.int64), ("n_steps", np.int64), ("team", np.int64), ("profile", np.int64)])
+"""``profile``: 0, or where to write n_steps + 1 clock readings (every step is fenced then)."""
+
+SERVE = np.dtype([("team", np.int64), ("worker", np.int64), ("spin", np.int64)])
+"""``spin``: ticks without work after which the worker leaves."""
+
+LINE = 128  # bytes: two cache lines, since cores fetch them in pairs
+STOP, WORKERS = 0, 8  # byte offsets in the first line of a team: leave now; how many workers have a line
+LEADER = LINE  # in the second line: whether a run has the team
+FIRST_WORKER = 2 * LINE
+
+STATE, STEPS, FIRST, LAST, THREAD, THREADS = range(0, 48, 8)  # byte offsets in a worker's line
+AWAY, READY, OFFERED, WORKING = range(4)
+
+_KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
+_GLANCE = 64  # spins between two looks at the clock
+
+
+@inline
+def _word(address):
+    return carray(as_pointer(address, np.int64), 1)[0]
+
+
+@inline
+def _execute(steps, first, last, thread, threads):
+    """Share ``thread`` of ``threads`` of the steps first..last-1."""
+    table = carray(as_pointer(steps, np.int64), (last, 4))
+    for i in range(first, last):
+        shares = min(table[i, _WIDTH], threads)
+        if thread < shares:
+            call_kernel(table[i, _KERNEL], table[i, _ARGS], thread, shares)
+
+
+@inline
+def _execute_offer(line):
+    """The share described in a worker's line."""
+    offer = carray(as_pointer(line, np.int64), 6)
+    _execute(offer[STEPS // 8], offer[FIRST // 8], offer[LAST // 8], offer[THREAD // 8], offer[THREADS // 8])
+
+
+@inline
+def _execute_together(team, steps, first, last, limit):
+    """All shares of the steps first..last-1, split among at most ``limit`` threads; returns when all are done."""
+    end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
+    threads = 1
+    line = team + FIRST_WORKER
+    while line < end and threads < limit:
+        threads += atomic_load(line) == READY
+        line += LINE
+    offered = 1
+    line = team + FIRST_WORKER
+    while line < end and offered < threads:
+        if atomic_load(line) == READY:
+            offer = carray(as_pointer(line, np.int64), 6)
+            offer[STEPS // 8], offer[FIRST // 8], offer[LAST // 8] = steps, first, last
+            offer[THREAD // 8], offer[THREADS // 8] = offered, threads
+            offered += atomic_replace(line, READY, OFFERED)
+        line += LINE
+    end = line
+    _execute(steps, first, last, 0, threads)
+    for thread in range(offered, threads):
+        _execute(steps, first, last, thread, threads)
+    line = team + FIRST_WORKER
+    while line < end:
+        if atomic_load(line) == OFFERED and atomic_replace(line, OFFERED, READY):
+            _execute_offer(line)
+        line += LINE
+    line = team + FIRST_WORKER
+    while line < end:
+        while atomic_load(line) == WORKING:
+            pause()
+        line += LINE
+
+
+@kernel(RUN)
+def run(args, thread, threads):
+    """Run a program with up to ``threads`` threads, the caller being one; alone while another run has the team."""
+    a = carray(args, 1)[0]
+    steps, n_steps, team, profile = a.steps, a.n_steps, a.team, a.profile
+    table = carray(as_pointer(steps, np.int64), (n_steps, 4))
+    times = carray(as_pointer(profile, np.int64), n_steps + 1)
+    leads = threads > 1 and atomic_replace(team + LEADER, 0, 1)
+    if profile != 0:
+        times[0] = read_clock()
+    first = 0
+    while first < n_steps:
+        width, last = table[first, _WIDTH], first + 1
+        while last < n_steps and table[last, _FENCE] == 0 and profile == 0:
+            width = max(width, table[last, _WIDTH])
+            last += 1
+        if leads and width > 1:
+            _execute_together(team, steps, first, last, min(width, threads))
+        else:
+            _execute(steps, first, last, 0, 1)
+        if profile != 0:
+            times[last] = read_clock()
+        first = last
+    if leads:
+        atomic_store(team + LEADER, 0)
+
+
+@kernel(SERVE)
+def serve(args, thread, threads):
+    """Work for a team until there was nothing to do for ``spin`` ticks, or the team stops."""
+    a = carray(args, 1)[0]
+    team, spin = a.team, a.spin
+    line = team + FIRST_WORKER + LINE * a.worker
+    atomic_store(line, READY)
+    idle, deadline = 0, 0
+    while True:
+        if atomic_load(line) == OFFERED:
+            if atomic_replace(line, OFFERED, WORKING):
+                _execute_offer(line)
+                atomic_store(line, READY)
+                idle = deadline = 0
+            continue
+        pause()
+        idle += 1
+        if idle % _GLANCE == 0:
+            now = read_clock()
+            if deadline == 0:
+                deadline = now + spin
+            if (now >= deadline or atomic_load(team + STOP) != 0) and atomic_replace(line, READY, AWAY):
+                return

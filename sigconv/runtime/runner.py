@@ -1,0 +1,49 @@
+"""A table of kernel calls as one native call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sigconv.kernels import atomic
+from sigconv.kernels.cpu import team as native
+from sigconv.kernels.cpu.team import STEP
+from sigconv.runtime.team import TEAM, KernelFunction, Team
+
+__all__ = ["STEP", "Prepared"]
+
+
+class Prepared:
+    """Steps that can be run. The array is not copied: addresses in it may be changed between runs.
+
+    ``steps``: contiguous, dtype `STEP`; what its addresses point at must outlive this object. One object must not run
+    in two threads at once, since its steps write the same memory.
+    """
+
+    def __init__(self, steps: np.ndarray, team: Team = TEAM) -> None:
+        if steps.dtype != STEP or steps.ndim != 1 or not steps.flags.c_contiguous:
+            raise ValueError(f"steps must be a contiguous vector of {STEP}, got {steps.dtype} of shape {steps.shape}")
+        self._steps, self._team = steps, team
+        self._record = np.array([(steps.ctypes.data, len(steps), team.address, 0)], native.RUN)
+        self._address = self._record.ctypes.data
+        self._width = int(steps["width"].max(initial=1))
+        self._call = KernelFunction(native.run.address)
+
+    def run(self, threads: int) -> None:
+        """Run all steps with at most ``threads`` threads, the caller being one of them."""
+        if self._width < threads:
+            threads = self._width
+        if threads > 1:
+            team = self._team
+            if team.asleep or team.size < threads - 1:
+                team.wake(threads - 1)
+        self._call(self._address, 0, threads)
+
+    def profile(self, threads: int) -> np.ndarray:
+        """Run all steps one after the other; the seconds each took, float64 of shape (steps,)."""
+        ticks = np.zeros(len(self._steps) + 1, np.int64)
+        self._record["profile"] = ticks.ctypes.data
+        try:
+            self.run(threads)
+        finally:
+            self._record["profile"] = 0
+        return np.diff(ticks) / atomic.TICKS_PER_SECOND
