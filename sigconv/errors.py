@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class SigconvError(Exception):
@@ -23,3 +23,14 @@ class UnsupportedError(ModelError):
 
 class InputError(SigconvError, ValueError):
     """A feed or argument has the wrong name, shape or dtype."""
+
+
+def unknown_names(kind: str, names: Iterable[str], known: Iterable[str]) -> InputError:
+    """The error for names that no input (``kind='input'``) or output has."""
+    asked, have = ", ".join(map(repr, sorted(names))), ", ".join(map(repr, known))
+    return InputError(f"no {kind} is called {asked} ({kind}s: {have or 'none'})")
+
+
+def wrong_dtype(name: str, given: object, wanted: object) -> InputError:
+    """The error for a feed of another dtype; nothing is converted silently."""
+    return InputError(f"input {name!r} is {given}, the model takes {wanted}: convert it with .astype({str(wanted)!r})")

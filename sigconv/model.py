@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigconv import config
-from sigconv.errors import InputError
+from sigconv.errors import InputError, unknown_names, wrong_dtype
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.compile import compile_graph
@@ -95,7 +95,9 @@ class Model:
     def __call__(self, *inputs: Any) -> Any:
         """The output (a tuple of them if there are several) for inputs in the graph's order."""
         if len(inputs) != len(self.inputs):
-            raise InputError(f"the model takes {len(self.inputs)} inputs ({', '.join(v.name for v in self.inputs)}), {len(inputs)} were given")
+            raise InputError(
+                f"the model takes {len(self.inputs)} inputs ({', '.join(v.name for v in self.inputs)}), got {len(inputs)}"
+            )
         results = tuple(self.run({v.name: x for v, x in zip(self.inputs, inputs, strict=True)}).values())
         return results[0] if len(results) == 1 else results
 
@@ -110,10 +112,10 @@ class Model:
         wanted = [v.name for v in self.outputs] if outputs is None else list(outputs)
         unknown = [n for n in wanted if n not in {v.name for v in self.outputs}]
         if unknown:
-            raise InputError(f"no output is called {', '.join(map(repr, unknown))} (outputs: {', '.join(repr(v.name) for v in self.outputs)})")
+            raise unknown_names("output", unknown, (v.name for v in self.outputs))
         extra = [n for n in feeds if n not in {v.name for v in self.inputs}]
         if extra:
-            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(repr(v.name) for v in self.inputs)})")
+            raise unknown_names("input", extra, (v.name for v in self.inputs))
         arrays = {v.name: _array(v, feeds) for v in self.inputs}
         results = self._get(tuple(arrays[v.name].shape for v in self.inputs)).run(arrays)
         return {name: results[name] for name in wanted}
@@ -122,7 +124,9 @@ class Model:
         with self._lock:
             compiled = self._compiled.get(shapes)
             if compiled is None:
-                compiled = _Compiled(self._program({v.name: s for v, s in zip(self.inputs, shapes, strict=True)}, self._threads))
+                compiled = _Compiled(
+                    self._program({v.name: s for v, s in zip(self.inputs, shapes, strict=True)}, self._threads)
+                )
                 self._compiled[shapes] = compiled
                 while len(self._compiled) > PROGRAMS_KEPT:
                     self._compiled.popitem(last=False)
@@ -147,12 +151,14 @@ class Model:
         given = dict(shapes or {})
         extra = sorted(set(given) - {v.name for v in self.inputs})
         if extra:
-            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(repr(v.name) for v in self.inputs)})")
+            raise unknown_names("input", extra, (v.name for v in self.inputs))
         full: dict[str, tuple[int, ...]] = {}
         for v in self.inputs:
             shape = tuple(given[v.name]) if v.name in given else v.shape
             if shape is None or not all(isinstance(d, (int, np.integer)) for d in shape):
-                raise InputError(f"input {v.name!r} has no fixed shape ({_show(v.shape)}): name one, as in compile({{{v.name!r}: (1, 3, 224, 224)}})")
+                raise InputError(
+                    f"input {v.name!r} has no fixed shape ({_show(v.shape)}): name one, compile({{{v.name!r}: (…)}})"
+                )
             full[v.name] = tuple(int(d) for d in shape)  # type: ignore[arg-type]
             _check_shape(v, full[v.name])
         return Session(self._program(full, threads or self._threads))
@@ -162,7 +168,9 @@ class Model:
         arrays = {v.name: _array(v, feeds) for v in self.inputs}
         known = {v.name for v in self.inputs} | set(self.graph.constants)
         everything = [Value(o) for node in self.graph.nodes for o in node.outputs if o and o not in known]
-        program = compile_graph(self.graph.replace(outputs=tuple(everything)), {k: a.shape for k, a in arrays.items()}, self._threads or 1)
+        program = compile_graph(
+            self.graph.replace(outputs=tuple(everything)), {k: a.shape for k, a in arrays.items()}, self._threads or 1
+        )
         return Session(program).run(arrays)
 
     def check(self, feeds: Mapping[str, Any] | None = None) -> Report:
@@ -187,7 +195,9 @@ def _check_shape(value: Value, shape: tuple[int, ...]) -> None:
     if any(d < 0 for d in shape):
         raise InputError(f"input {value.name!r}: a size of shape {shape} is negative")
     own = value.shape
-    if own is not None and (len(own) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(own, shape, strict=True))):
+    if own is not None and (
+        len(own) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(own, shape, strict=True))
+    ):
         raise InputError(f"input {value.name!r} has shape {shape}, the model takes {_show(own)}")
 
 
@@ -199,7 +209,7 @@ def _array(value: Value, feeds: Mapping[str, Any]) -> np.ndarray:
     array = given if isinstance(given, np.ndarray) else np.asarray(given)
     if value.dtype is not None and array.dtype != value.dtype:
         if array.dtype.newbyteorder("=") != value.dtype:
-            raise InputError(f"input {value.name!r} is {array.dtype.name}, the model takes {value.dtype.name}: convert it with .astype({value.dtype.name!r})")
+            raise wrong_dtype(value.name, array.dtype.name, value.dtype.name)
         array = array.astype(value.dtype)
     _check_shape(value, array.shape)
     return array
@@ -217,15 +227,16 @@ class SessionOptions:
         self.enable_profiling = False
 
 
+_ONNX_NAMES = {"float32": "float", "float64": "double"}
+
+
 class NodeArg:
     """A model's input or output as onnxruntime describes it."""
-
-    _TYPES = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
 
     def __init__(self, value: Value) -> None:
         self.name = value.name
         self.shape: list[Any] | None = None if value.shape is None else list(value.shape)
-        kind = "unknown" if value.dtype is None else self._TYPES.get(value.dtype.name, value.dtype.name)
+        kind = "unknown" if value.dtype is None else _ONNX_NAMES.get(value.dtype.name, value.dtype.name)
         self.type = f"tensor({kind})"
 
     def __repr__(self) -> str:
@@ -244,14 +255,23 @@ class InferenceSession:
         Must name ``'CPUExecutionProvider'`` if given.
     """
 
-    def __init__(self, path_or_bytes: Any, sess_options: Any = None, providers: Sequence[Any] | None = None, provider_options: Any = None, **_: Any) -> None:
+    def __init__(
+        self,
+        path_or_bytes: Any,
+        sess_options: Any = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Any = None,
+        **_: Any,
+    ) -> None:
         names = [p if isinstance(p, str) else p[0] for p in providers or ["CPUExecutionProvider"]]
         if "CPUExecutionProvider" not in names:
             raise InputError(f"none of the providers {names} is available (available: CPUExecutionProvider)")
         self._model = load(path_or_bytes)
         self._model._threads = int(getattr(sess_options, "intra_op_num_threads", 0) or 0) or None
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None) -> list[np.ndarray]:
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[np.ndarray]:
         """The outputs in the order of ``output_names`` (None or empty: all, in the graph's order)."""
         return list(self._model.run(input_feed, output_names or None).values())
 

@@ -19,7 +19,20 @@ from numba.extending import intrinsic
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
-_AVX512_CPUS = ("x86-64-v4", "skylake-avx512", "cascadelake", "cooperlake", "icelake", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5")
+_AVX512_CPUS = (
+    "x86-64-v4",
+    "skylake-avx512",
+    "cascadelake",
+    "cooperlake",
+    "icelake",
+    "tigerlake",
+    "rocketlake",
+    "sapphirerapids",
+    "emeraldrapids",
+    "graniterapids",
+    "znver4",
+    "znver5",
+)
 _AVX2_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "core-avx2")
 
 
@@ -56,7 +69,7 @@ class TileShape(NamedTuple):
     vectors: tuple[int, ...]
 
 
-# AVX-512: 24 accumulators + 4 weights + 1 broadcast of 32 registers. AVX2: 12 + 3 + 1 of 16. SSE2/NEON-sized: 8 + 2 + 1.
+# Registers used: AVX-512 24 accumulators + 4 weights + 1 broadcast of 32; AVX2 12 + 3 + 1 and SSE 8 + 2 + 1 of 16.
 TILE = {64: TileShape(6, (4, 2, 1)), 32: TileShape(4, (3, 2, 1)), 16: TileShape(4, (2, 1))}[VECTOR_BYTES]
 
 
@@ -98,7 +111,9 @@ def _fma(builder, a, b, c):
 
 def _splat(builder, scalar, vec):
     one = builder.insert_element(ir.Constant(vec, ir.Undefined), scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(vec, ir.Undefined), ir.Constant(ir.VectorType(I32, vec.count), [0] * vec.count))
+    return builder.shuffle_vector(
+        one, ir.Constant(vec, ir.Undefined), ir.Constant(ir.VectorType(I32, vec.count), [0] * vec.count)
+    )
 
 
 def _vector_pointer(builder, pointer, offset, vec):

@@ -16,7 +16,6 @@ from sigconv.kernels.simd import lanes
 from sigconv.planner.memory import ALIGN, assign
 from sigconv.runtime.program import HostStep, KernelLike, Place, Program, Ref, Row, Space, Step
 
-
 COPY_GRAIN = 64 * 1024
 """Bytes worth a thread of their own in a copy."""
 
@@ -122,7 +121,9 @@ class Builder:
         if name in self.graph.constants:
             return True
         v = self.values.get(name)
-        return v is not None and v.dtype is not None and v.shape is not None and all(isinstance(d, int) for d in v.shape)
+        return (
+            v is not None and v.dtype is not None and v.shape is not None and all(isinstance(d, int) for d in v.shape)
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         if name in self.graph.constants:
@@ -159,7 +160,9 @@ class Builder:
         shape, dtype = self.shape(name), self.dtype(name)
         left, right = self.margin(name) if margin is None else margin
         if block == 1 and not (left or right):
-            tensor = self._plain(name, self._outputs[name] if name in self._outputs else self.new_buffer(self.nbytes(name)))
+            tensor = self._plain(
+                name, self._outputs[name] if name in self._outputs else self.new_buffer(self.nbytes(name))
+            )
         else:
             tensor = self._spatial(dtype, shape, block, left, right)
         self._tensors.setdefault(name, []).append(tensor)
@@ -177,7 +180,12 @@ class Builder:
         pixel_rows = (shape[0] * blocks * math.prod(spatial[:-1]), spatial[-1] * block)
         for at, width in ((0, left), (spatial[-1] - right, right)):
             if width:
-                self.fill(Address(buffer, at * block * dtype.itemsize), dtype, (pixel_rows[0], width * block), (pixel_rows[1], 1))
+                self.fill(
+                    Address(buffer, at * block * dtype.itemsize),
+                    dtype,
+                    (pixel_rows[0], width * block),
+                    (pixel_rows[1], 1),
+                )
         return tensor
 
     def place(self, name: str, tensor: Tensor) -> None:
@@ -290,7 +298,11 @@ class Builder:
         """Whether the unit being lowered, which reads ``tensor``'s buffer ``readers`` times, is the last to need it."""
         if tensor.buffer.space != "arena":
             return False
-        remaining = sum(self.pending_uses.get(name, 0) for name, places in self._tensors.items() if any(t.buffer is tensor.buffer for t in places))
+        remaining = sum(
+            self.pending_uses.get(name, 0)
+            for name, places in self._tensors.items()
+            if any(t.buffer is tensor.buffer for t in places)
+        )
         return remaining <= readers
 
     # --- steps -----------------------------------------------------------------------------------------------------
@@ -300,7 +312,7 @@ class Builder:
         return Address(self._workspace)
 
     def emit(self, kernel: KernelLike, *, width: int = 1 << 30, fill: bool = False, **fields: Any) -> None:
-        """Append a kernel call. A field is a number, an `Address`, a constant array (its address), or a list of those."""
+        """Append a kernel call. A field is a number, an `Address`, an array (its address), or a list of those."""
         record = np.zeros(1, kernel.args)
         addresses: dict[int, Address] = {}
         for name, value in fields.items():
@@ -337,12 +349,17 @@ class Builder:
             buffer.first = now if buffer.first < 0 else buffer.first
             buffer.last = now
 
-    def fill(self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0) -> None:
+    def fill(
+        self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0
+    ) -> None:
         """Strided fill with a constant."""
-        self.emit(movement.fill_kernel(dtype), fill=True, width=1, **movement.fill_plan(target, dtype, sizes, strides, value))
+        self.emit(
+            movement.fill_kernel(dtype), fill=True, width=1, **movement.fill_plan(target, dtype, sizes, strides, value)
+        )
 
     def copy(
-        self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any],
+        self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int],
+        sizes: Sequence[int], dtype: np.dtype[Any],
     ) -> None:  # fmt: skip
         """Strided copy; strides in elements."""
         nbytes = math.prod(sizes) * dtype.itemsize
@@ -350,12 +367,24 @@ class Builder:
         fields = movement.plan_copy(sizes, target_strides, source_strides)
         self.emit(movement.COPY[dtype.itemsize], width=threads, src=source, dst=target, **fields)
 
-    def host(self, function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def host(
+        self,
+        function: Callable[[Sequence[np.ndarray | None]], tuple[np.ndarray, ...]],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+    ) -> None:
         """Append a NumPy call. Values of unknown shape stay with the session."""
         sources = [self._place_in(name) for name in inputs]
         targets = [self._place_out(name) for name in outputs]
         self._touch(Address(t.buffer) for t in (*sources, *targets) if isinstance(t, Tensor))
-        self._steps.append(_Host(function, list(zip(inputs, sources, strict=True)), list(zip(outputs, targets, strict=True)), len(self.rows)))
+        self._steps.append(
+            _Host(
+                function,
+                list(zip(inputs, sources, strict=True)),
+                list(zip(outputs, targets, strict=True)),
+                len(self.rows),
+            )
+        )
         self._only_fills = False
 
     def _place_in(self, name: str) -> Tensor | None:
@@ -371,10 +400,14 @@ class Builder:
     # --- the end ---------------------------------------------------------------------------------------------------
     def finish(self) -> Program:
         """Copy outputs home, give every buffer its place in the arena, freeze the tables."""
+        before = len(self._steps)
         for value in self.graph.outputs:
             home = self._outputs[value.name]
             if self.is_static(value.name) and all(t.buffer is not home for t in self.tensors(value.name)):
                 self.copy_value(min(self.tensors(value.name), key=lambda t: t.block), self._plain(value.name, home))
+        if len(self._steps) > before:
+            label, shape = "(outputs)", self.shape(self.graph.outputs[0].name)
+            self.rows.append(Row(label, "Copy", label, shape, "strided_copy", "outputs in plain layout"))
         live = [b for b in self._arena if b.first >= 0]
         total = assign(live)
 
@@ -394,15 +427,25 @@ class Builder:
         for entry in self._steps:
             if isinstance(entry, _Host):
                 steps.append(
-                    HostStep(entry.function, tuple(place(*i) for i in entry.inputs), tuple(place(*o) for o in entry.outputs), entry.node)
+                    HostStep(
+                        entry.function,
+                        tuple(place(*i) for i in entry.inputs),
+                        tuple(place(*o) for o in entry.outputs),
+                        entry.node,
+                    )
                 )
             else:
                 kernel, record, addresses, node, width, fence = entry
                 record.flags.writeable = False
                 steps.append(Step(kernel, record, {at: ref(a) for at, a in addresses.items()}, node, width, fence))
-        inputs = tuple(Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("input", 0, i)) for i, v in enumerate(self.graph.inputs))
+        inputs = tuple(
+            Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("input", 0, i))
+            for i, v in enumerate(self.graph.inputs)
+        )
         outputs = tuple(
-            Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("output", 0, i)) if self.is_static(v.name) else Place(v.name, v.dtype, None, None)
+            Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("output", 0, i))
+            if self.is_static(v.name)
+            else Place(v.name, v.dtype, None, None)
             for i, v in enumerate(self.graph.outputs)
         )
         return Program(

@@ -12,6 +12,7 @@ import numpy as np
 from sigconv.graph.ir import Graph, Node
 from sigconv.kernels.cpu.elementwise import MAX_OPERANDS, MAX_REGISTERS, OPCODES, Instruction
 
+
 @dataclass(frozen=True, slots=True)
 class Activation:
     """x < 0 ? alpha*x : x, then clamped to [lo, hi]."""
@@ -63,12 +64,13 @@ def _clip(graph: Graph, node: Node) -> tuple[float, ...] | None:
 
 
 ELEMENTWISE: Mapping[str, _Rule] = {
-    **{op: _Rule(code, 2) for op, code in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "div"), ("Pow", "pow"), ("PRelu", "prelu"))},
+    **{op: _Rule(op.lower(), 2) for op in ("Add", "Sub", "Mul", "Div", "Pow", "PRelu")},
     **{op: _Rule(code, 2, variadic=True) for op, code in (("Sum", "add"), ("Min", "min"), ("Max", "max"))},
     **{
         op: _Rule(code, 1)
         for op, code in (
-            ("Neg", "neg"), ("Abs", "abs"), ("Sqrt", "sqrt"), ("Exp", "exp"), ("Log", "log"), ("Reciprocal", "reciprocal"),
+            ("Neg", "neg"), ("Abs", "abs"), ("Sqrt", "sqrt"), ("Exp", "exp"), ("Log", "log"),
+            ("Reciprocal", "reciprocal"),
             ("Relu", "relu"), ("Sigmoid", "sigmoid"), ("Tanh", "tanh"), ("HardSwish", "hard_swish"), ("Erf", "erf"),
             ("Softplus", "softplus"), ("Softsign", "softsign"), ("Mish", "mish"), ("Sign", "sign"), ("Floor", "floor"),
             ("Ceil", "ceil"), ("Round", "round"),
@@ -100,7 +102,12 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
     operands = node.inputs if rule.variadic else node.inputs[: rule.arity]
     kinds = {value_dtype(graph, name) for name in (*operands, node.outputs[0])}
     known = all(static_shape(graph, name) is not None for name in (*operands, node.outputs[0]))
-    return known and len(operands) <= MAX_OPERANDS and kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)}) and rule.immediates(graph, node) is not None
+    return (
+        known
+        and len(operands) <= MAX_OPERANDS
+        and kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)})
+        and rule.immediates(graph, node) is not None
+    )
 
 
 def value_dtype(graph: Graph, name: str) -> np.dtype[Any] | None:

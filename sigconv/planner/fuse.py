@@ -69,7 +69,9 @@ def fuse(graph: Graph) -> list[Unit]:
     return sorted(units, key=lambda u: u.position)
 
 
-def _with_epilogue(graph: Graph, node: Node, sole_reader: Callable[[str], Node | None], position: Mapping[int, int], absorbed: set[int]) -> Unit:
+def _with_epilogue(
+    graph: Graph, node: Node, sole_reader: Callable[[str], Node | None], position: Mapping[int, int], absorbed: set[int]
+) -> Unit:
     unit = Unit(node.op, node, [node], node.outputs, position[id(node)])
     absorbed.add(id(node))
     activated = False
@@ -88,7 +90,12 @@ def _with_epilogue(graph: Graph, node: Node, sole_reader: Callable[[str], Node |
             if constant is not None and not unit.residual and _per_channel(constant.shape, shape or (), channel):
                 flat = np.broadcast_to(constant.reshape(-1), (shape[channel],))  # type: ignore[index]
                 unit.bias = flat if unit.bias is None else unit.bias + flat
-            elif constant is None and not unit.residual and static_shape(graph, other) == shape and value_dtype(graph, other) == dtype:
+            elif (
+                constant is None
+                and not unit.residual
+                and static_shape(graph, other) == shape
+                and value_dtype(graph, other) == dtype
+            ):
                 unit.residual = other
             else:
                 break
@@ -106,8 +113,10 @@ def _per_channel(constant: tuple[int, ...], shape: tuple[int, ...], channel: int
     return len(padded) == len(shape) and all(d == 1 or (i == channel and d == shape[i]) for i, d in enumerate(padded))
 
 
-def _clusters(graph: Graph, readers: Mapping[str, list[Node]], outputs: set[str], absorbed: set[int]) -> list[list[Node]]:
-    """Elementwise nodes grouped: a node joins its readers' cluster if all of them are in it and the shape is the same."""
+def _clusters(
+    graph: Graph, readers: Mapping[str, list[Node]], outputs: set[str], absorbed: set[int]
+) -> list[list[Node]]:
+    """Elementwise nodes grouped: a node joins its readers' cluster if all are in one and the shape is the same."""
     cluster_of: dict[int, list[Node]] = {}
     clusters: list[list[Node]] = []
     for node in reversed(graph.nodes):
@@ -124,4 +133,3 @@ def _clusters(graph: Graph, readers: Mapping[str, list[Node]], outputs: set[str]
             clusters.append(home)
         cluster_of[id(node)] = home
     return [list(reversed(c)) for c in reversed(clusters)]
-

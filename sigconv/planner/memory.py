@@ -26,7 +26,9 @@ def assign(buffers: Iterable[Interval]) -> int:
     placed: list[Interval] = []
     total = 0
     for buffer in sorted(buffers, key=lambda b: (-b.nbytes, b.first)):
-        rivals = sorted((p for p in placed if p.first <= buffer.last and buffer.first <= p.last), key=lambda p: p.offset)
+        rivals = sorted(
+            (p for p in placed if p.first <= buffer.last and buffer.first <= p.last), key=lambda p: p.offset
+        )
         need = -(-buffer.nbytes // ALIGN) * ALIGN
         best, best_gap, end = -1, 0, 0
         for rival in rivals:

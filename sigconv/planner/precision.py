@@ -1,4 +1,4 @@
-"""Half precision is a storage format here: float16 and bfloat16 graphs compute in float32 between casts at their edges."""
+"""Half precision is a storage format here: such graphs compute in float32 between casts at their edges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def widen(graph: Graph) -> Graph:
 
     A ``Cast`` to half precision inside the graph still rounds.
     """
-    halves = any(_is_half(v.dtype) for v in (*graph.inputs, *graph.outputs)) or any(_is_half(c.dtype) for c in graph.constants.values())
+    halves = any(_is_half(v.dtype) for v in (*graph.inputs, *graph.outputs)) or any(
+        _is_half(c.dtype) for c in graph.constants.values()
+    )
     casts = any(n.op == "Cast" and n.attrs.get("to") in _HALVES.values() for n in graph.nodes)
     if not halves and not casts:
         return graph

@@ -13,7 +13,11 @@ def rewrite(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     values = dict(graph.values)
     for node in graph.nodes:
-        known = node.op == "BatchNormalization" and len([o for o in node.outputs if o]) == 1 and not node.attrs.get("training_mode", 0)
+        known = (
+            node.op == "BatchNormalization"
+            and len([o for o in node.outputs if o]) == 1
+            and not node.attrs.get("training_mode", 0)
+        )
         x = values.get(node.inputs[0]) if known else None
         if x is None or x.shape is None or len(x.shape) < 2 or not all(i in graph.constants for i in node.inputs[1:5]):
             nodes.append(node)

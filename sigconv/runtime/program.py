@@ -44,7 +44,7 @@ class Step:
     """One kernel call.
 
     ``record``: the argument record (one element). ``addresses``: byte position in the record -> what to write there.
-    ``width``: most threads that can help. ``fence``: all earlier steps must be finished first. ``node``: index of the Row.
+    ``width``: most threads that can help. ``fence``: all earlier steps must be finished first. ``node``: its Row.
     """
 
     kernel: KernelLike

@@ -16,7 +16,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(r[i]) for r in cells) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(c.rjust(w) if c[:1].isdigit() else c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(
+            c.rjust(w) if c[:1].isdigit() else c.ljust(w) for c, w in zip(row, widths, strict=True)
+        ).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *(line(r) for r in rows)])
 
@@ -36,8 +38,12 @@ class Explanation:
     threads: int
 
     def __str__(self) -> str:
-        body = [(r.label, r.op, _shape(r), r.algorithm, r.reason, "; ".join(f"{n}: {why}" for n, why in r.rejected)) for r in self.rows]
-        sizes = f"arena {self.arena_nbytes:,} B, workspace {self.workspace_nbytes:,} B, constants {self.constant_nbytes:,} B, threads {self.threads}"
+        body = [
+            (r.label, r.op, _shape(r), r.algorithm, r.reason, "; ".join(f"{n}: {why}" for n, why in r.rejected))
+            for r in self.rows
+        ]
+        memory = {"arena": self.arena_nbytes, "workspace": self.workspace_nbytes, "constants": self.constant_nbytes}
+        sizes = ", ".join(f"{name} {n:,} bytes" for name, n in memory.items()) + f"; threads {self.threads}"
         return table(("node", "op", "output", "algorithm", "why", "not chosen"), body) + "\n" + sizes
 
     def to_json(self) -> str:
@@ -74,12 +80,26 @@ class Profile:
     def __str__(self) -> str:
         total = self.seconds or 1.0
         body = [
-            (t.row.label, t.row.op, _shape(t.row), t.row.algorithm, f"{t.seconds * 1e6:.1f}", f"{100 * t.seconds / total:.1f}", f"{t.gflops:.1f}", f"{t.gbytes:.1f}")
+            (
+                t.row.label,
+                t.row.op,
+                _shape(t.row),
+                t.row.algorithm,
+                f"{t.seconds * 1e6:.1f}",
+                f"{100 * t.seconds / total:.1f}",
+                f"{t.gflops:.1f}",
+                f"{t.gbytes:.1f}",
+            )
             for t in self.rows
         ]
-        return table(("node", "op", "output", "algorithm", "us", "%", "GFLOP/s", "GB/s"), body) + f"\ntotal {self.seconds * 1e6:.1f} us"
+        return (
+            table(("node", "op", "output", "algorithm", "us", "%", "GFLOP/s", "GB/s"), body)
+            + f"\ntotal {self.seconds * 1e6:.1f} us"
+        )
 
     def to_json(self) -> str:
         """The same as JSON."""
-        rows: list[dict[str, Any]] = [{**asdict(t.row), "seconds": t.seconds, "gflops": t.gflops, "gbytes": t.gbytes} for t in self.rows]
+        rows: list[dict[str, Any]] = [
+            {**asdict(t.row), "seconds": t.seconds, "gflops": t.gflops, "gbytes": t.gbytes} for t in self.rows
+        ]
         return json.dumps({"seconds": self.seconds, "rows": rows})

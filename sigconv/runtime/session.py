@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.errors import InputError
+from sigconv.errors import InputError, unknown_names, wrong_dtype
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
 from sigconv.runtime.runner import STEP, Prepared
 
@@ -101,7 +101,7 @@ class Session:
         arrays = [self._check(feeds, *spec) for spec in self._inputs]
         if len(feeds) != len(arrays):
             extra = sorted(set(feeds) - self._input_names)
-            raise InputError(f"no input is called {', '.join(map(repr, extra))} (inputs: {', '.join(map(repr, sorted(self._input_names)))})")
+            raise unknown_names("input", extra, self._input_names)
         outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
         with self._lock:
             self._point(self._fixups[0], arrays)
@@ -112,7 +112,9 @@ class Session:
                 self._run_mixed(arrays, outputs, threads or self.program.threads)
         return {p.name: o for p, o in zip(self.program.outputs, outputs, strict=True)}  # type: ignore[misc]
 
-    def _check(self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    def _check(
+        self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> np.ndarray:
         """The feed as a native, aligned, contiguous array; a copy only if it is not."""
         array = feeds.get(name)
         if type(array) is not np.ndarray:
@@ -121,7 +123,7 @@ class Session:
             array = np.asarray(array)
         if array.dtype != dtype:
             if array.dtype.newbyteorder("=") != dtype:
-                raise InputError(f"input {name!r} is {array.dtype.name}, the model takes {dtype.name}: convert it with .astype({dtype.name!r})")
+                raise wrong_dtype(name, array.dtype.name, dtype.name)
             array = array.astype(dtype)
         if array.shape != shape:
             raise InputError(f"input {name!r} has shape {array.shape}, this session was compiled for {shape}")
@@ -147,7 +149,9 @@ class Session:
             if outputs[i] is None:
                 outputs[i] = np.array(loose[place.name])
 
-    def _run_host(self, step: HostStep, arrays: list[np.ndarray], outputs: list[np.ndarray | None], loose: dict[str, np.ndarray]) -> None:
+    def _run_host(
+        self, step: HostStep, arrays: list[np.ndarray], outputs: list[np.ndarray | None], loose: dict[str, np.ndarray]
+    ) -> None:
         def array(place: Place | None) -> np.ndarray | None:
             if place is None:
                 return None
@@ -166,7 +170,14 @@ class Session:
                 assert target is not None
                 target[...] = result
 
-    def _view(self, ref: Ref, dtype: np.dtype[Any], shape: tuple[int, ...], arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray | None]) -> np.ndarray:
+    def _view(
+        self,
+        ref: Ref,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        arrays: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray | None],
+    ) -> np.ndarray:
         memory: Any
         if ref.space == "input":
             memory = arrays[ref.index]

@@ -76,10 +76,12 @@ def _make(dtype):
 
     def direct(args, thread, threads):
         a = carray(args, 1)[0]
-        x, w = as_pointer(a.x, dtype), as_pointer(a.w, dtype)
         kd_lo, kd_hi = carray(as_pointer(a.kd_lo, np.int64), 1 << 40), carray(as_pointer(a.kd_hi, np.int64), 1 << 40)
         kh_lo, kh_hi = carray(as_pointer(a.kh_lo, np.int64), 1 << 40), carray(as_pointer(a.kh_hi, np.int64), 1 << 40)
-        tile_first, tile_width = carray(as_pointer(a.tile_first, np.int64), 1 << 40), carray(as_pointer(a.tile_width, np.int64), 1 << 40)
+        tile_first, tile_width = (
+            carray(as_pointer(a.tile_first, np.int64), 1 << 40),
+            carray(as_pointer(a.tile_width, np.int64), 1 << 40),
+        )
         reduction = ((a.n_blocks - 1) * a.block + a.last_block) * a.KD * a.KH * a.KW
         alpha, lo, hi = number(a.alpha), number(a.lo), number(a.hi)
         items = a.batch * a.groups * a.chunks * a.tiles
@@ -100,10 +102,18 @@ def _make(dtype):
                 blocks = min(a.pass_blocks, a.n_blocks - c0)
                 first, last = c0 == 0, c0 + blocks == a.n_blocks
                 last_block = a.last_block if last else a.block
-                b = as_pointer(a.w + (g * a.w_group + v0 * vl * reduction + c0 * a.block * a.KD * a.KH * a.KW * nv * vl) * size, dtype)
+                b = as_pointer(
+                    a.w + (g * a.w_group + v0 * vl * reduction + c0 * a.block * a.KD * a.KH * a.KW * nv * vl) * size,
+                    dtype,
+                )
                 for row in range(row0, row1):
                     d, h = row // a.out_h, row % a.out_h
-                    x_row = x0 + c0 * a.x_block + (d * a.stride_d + a.origin_d) * a.x_d + (h * a.stride_h + a.origin_h) * a.x_h
+                    x_row = (
+                        x0
+                        + c0 * a.x_block
+                        + (d * a.stride_d + a.origin_d) * a.x_d
+                        + (h * a.stride_h + a.origin_h) * a.x_h
+                    )
                     y_row = y0 + d * a.y_d + h * a.y_h
                     r_row = r0 + d * a.r_d + h * a.r_h
                     out_w = a.last_w if row == a.rows - 1 else a.out_w
@@ -114,12 +124,11 @@ def _make(dtype):
                         if residual != 0:
                             residual += (r_row + p0 * a.r_pixel) * size
                         register_tile(
-                            p1 - p0, nv,
-                            as_pointer(a.x + (x_row + p0 * a.x_pixel) * size, dtype), b,
-                            as_pointer(a.y + (y_row + p0 * a.y_pixel) * size, dtype), as_pointer(residual, dtype), bias,
-                            a.x_pixel, a.x_block, a.x_kd, a.x_kh, a.x_kw, blocks, a.block, last_block,
-                            kd_lo[d], kd_hi[d], kh_lo[h], kh_hi[h], a.KD, a.KH, a.KW,
-                            a.y_pixel, a.y_vector, a.r_pixel, a.r_vector, tail, first, last, alpha, lo, hi,
+                            p1 - p0, nv, as_pointer(a.x + (x_row + p0 * a.x_pixel) * size, dtype), b,
+                            as_pointer(a.y + (y_row + p0 * a.y_pixel) * size, dtype), as_pointer(residual, dtype),
+                            bias, a.x_pixel, a.x_block, a.x_kd, a.x_kh, a.x_kw, blocks, a.block, last_block,
+                            kd_lo[d], kd_hi[d], kh_lo[h], kh_hi[h], a.KD, a.KH, a.KW, a.y_pixel, a.y_vector,
+                            a.r_pixel, a.r_vector, tail, first, last, alpha, lo, hi,
                         )  # fmt: skip
 
     direct.__name__ = f"direct_{np.dtype(dtype).name}"

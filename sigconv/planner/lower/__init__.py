@@ -26,7 +26,11 @@ def _lower(unit: Unit, builder: Builder) -> None:
         spec = lookup(node.op, node.domain)
         assert spec is not None
         count = len(node.outputs)
-        builder.host(lambda arrays, spec=spec, node=node, count=count: spec.evaluate(arrays, node.attrs, count), node.inputs, node.outputs)
+        builder.host(
+            lambda arrays, spec=spec, node=node, count=count: spec.evaluate(arrays, node.attrs, count),
+            node.inputs,
+            node.outputs,
+        )
 
 
 HOST = Candidate("numpy", (), _legal, _cost, _lower, accuracy="exact")

@@ -59,14 +59,14 @@ def margin_of(axis: WindowAxis) -> tuple[int, int]:
 
 
 def emit(
-    b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | None, y: Address, residual: Address | None, batch: int, block: int,
-    axes: tuple[WindowAxis, WindowAxis, WindowAxis], xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool,
-    masked: bool = False,
+    b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | None, y: Address, residual: Address | None,
+    batch: int, block: int, axes: tuple[WindowAxis, WindowAxis, WindowAxis], xs: Strides, ys: Strides,
+    rs: Strides | None, activation: Activation, flat: bool, masked: bool = False,
 ) -> None:  # fmt: skip
     """One call of the direct kernel.
 
     ``weights``: [groups, M, C, KD, KH, KW]. ``flat``: one tap, unit strides and rows that follow each other without
-    margins, so that all pixels form one long row that can be cut anywhere. ``masked``: lanes past M are not ours to write.
+    margins, so that all pixels form one long row that can be cut anywhere. ``masked``: lanes past M belong to others.
     """
     dtype = weights.dtype
     groups, m, c = weights.shape[:3]
@@ -79,7 +79,9 @@ def emit(
     starts = np.zeros((groups, channels), dtype)
     if bias is not None:
         starts[:, :m] = bias.reshape(groups, m)
-    packed = np.concatenate([kernels.pack(np.ascontiguousarray(g), block) for g in weights]) if taps else np.zeros(1, dtype)
+    packed = (
+        np.concatenate([kernels.pack(np.ascontiguousarray(g), block) for g in weights]) if taps else np.zeros(1, dtype)
+    )
     rows, out_w, last_w, row_stride = d.output * h.output, w.output, w.output, h.stride
     y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
     if flat:
@@ -100,20 +102,19 @@ def emit(
     r = rs or zero
     b.emit(
         kernels.direct_f32 if dtype == np.float32 else kernels.direct_f64, width=threads,
-        x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts.reshape(-1), y=y, residual=residual or 0,
-        batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first), rows=rows, chunk_rows=chunk_rows,
-        out_h=h.output, out_w=out_w, last_w=last_w,
-        n_blocks=n_blocks, block=block, last_block=c - (n_blocks - 1) * block,
-        pass_blocks=max(1, L1_BYTES // max(1, block * taps * int(width.max()) * vl * item)),
-        KD=d.kernel, KH=h.kernel, KW=w.kernel, stride_d=d.stride, stride_h=h.stride, origin_d=-d.before, origin_h=-h.before,
-        kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1],
-        x_batch=xs.batch, x_group=xs.group, x_block=xs.block, x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation,
-        x_kw=xs.pixel * w.dilation, x_pixel=xs.pixel * w.stride,
-        y_batch=ys.batch, y_group=ys.group, y_vector=ys.block, y_d=ys.d, y_h=y_h, y_pixel=ys.pixel,
-        r_batch=r.batch, r_group=r.group, r_vector=r.block, r_d=r.d, r_h=r_h, r_pixel=r.pixel,
+        x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts.reshape(-1), y=y,
+        residual=residual or 0, batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first),
+        rows=rows, chunk_rows=chunk_rows, out_h=h.output, out_w=out_w, last_w=last_w, n_blocks=n_blocks, block=block,
+        last_block=c - (n_blocks - 1) * block,
+        pass_blocks=max(1, L1_BYTES // max(1, block * taps * int(width.max()) * vl * item)), KD=d.kernel,
+        KH=h.kernel, KW=w.kernel, stride_d=d.stride, stride_h=h.stride, origin_d=-d.before, origin_h=-h.before,
+        kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1], x_batch=xs.batch, x_group=xs.group, x_block=xs.block,
+        x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation, x_kw=xs.pixel * w.dilation,
+        x_pixel=xs.pixel * w.stride, y_batch=ys.batch, y_group=ys.group, y_vector=ys.block, y_d=ys.d, y_h=y_h,
+        y_pixel=ys.pixel, r_batch=r.batch, r_group=r.group, r_vector=r.block, r_d=r.d, r_h=r_h, r_pixel=r.pixel,
         w_group=packed.size // groups, bias_group=channels, tile_first=first, tile_width=width,
-        tail=m - (channels // vl - 1) * vl if masked else vl,
-        alpha=activation.alpha, lo=activation.lo, hi=activation.hi,
+        tail=m - (channels // vl - 1) * vl if masked else vl, alpha=activation.alpha, lo=activation.lo,
+        hi=activation.hi,
     )  # fmt: skip
 
 
@@ -133,7 +134,12 @@ def _balanced(least: int, rows: int, others: int, threads: int) -> int:
 def conv_window(unit: Unit, b: Builder) -> Window:
     a, x, w = unit.node.attrs, b.shape(unit.node.inputs[0]), b.shape(unit.node.inputs[1])
     return Window.of(
-        x[2:], w[2:], strides=a.get("strides"), pads=a.get("pads"), dilations=a.get("dilations"), auto_pad=a.get("auto_pad", "NOTSET")
+        x[2:],
+        w[2:],
+        strides=a.get("strides"),
+        pads=a.get("pads"),
+        dilations=a.get("dilations"),
+        auto_pad=a.get("auto_pad", "NOTSET"),
     )
 
 
@@ -153,7 +159,11 @@ def _bias(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.nda
 def float_type(unit: Unit, b: Builder) -> str | None:
     """Why the operands are not of one float type."""
     kinds = {b.dtype(n) for n in unit.inputs}
-    return None if kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)}) else f"dtype {', '.join(sorted(map(str, kinds)))}"
+    return (
+        None
+        if kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)})
+        else f"dtype {', '.join(sorted(map(str, kinds)))}"
+    )
 
 
 def known(unit: Unit, b: Builder) -> str | None:
@@ -204,7 +214,9 @@ def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
     return Cost(flops, nbytes, seconds)
 
 
-def _operands(unit: Unit, b: Builder, planar: bool, margin: tuple[int, int], wanted: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
+def _operands(
+    unit: Unit, b: Builder, planar: bool, margin: tuple[int, int], wanted: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """x, y and residual, placed."""
     name = unit.node.inputs[0]
     x = b.planar(name, margin) if planar else b.blocked(name, margin)
@@ -229,9 +241,10 @@ def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
     )
     emit(
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=x.shape[0], block=x.block,
-        weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)), bias=_bias(unit, b, m, weights.dtype),
-        axes=axes, xs=_group_strides(x, groups, x.shape[1]), ys=_group_strides(y, groups, m),
-        rs=_group_strides(r, groups, m) if r else None, activation=unit.activation, flat=flat,
+        weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)),
+        bias=_bias(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, x.shape[1]),
+        ys=_group_strides(y, groups, m), rs=_group_strides(r, groups, m) if r else None, activation=unit.activation,
+        flat=flat,
     )  # fmt: skip
 
 
@@ -257,13 +270,18 @@ def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:
         if any(p.count == 0 for p in phases):
             continue
         axes = three([p.window(a.size) for p, a in zip(phases, window.axes, strict=True)])
-        chosen = by_group[(slice(None),) * 3 + np.ix_(*[list(p.taps) for p in phases])] if all(p.taps for p in phases) else by_group[..., :0]
+        chosen = (
+            by_group[(slice(None),) * 3 + np.ix_(*[list(p.taps) for p in phases])]
+            if all(p.taps for p in phases)
+            else by_group[..., :0]
+        )
         chosen = chosen.reshape(groups, m // groups, c // groups, *(a.kernel for a in axes))
         y_address, ys = part(y, phases)
         r_address, rs = part(r, phases) if r else (None, None)
         emit(
-            b, x=x.address, y=y_address, residual=r_address, batch=x.shape[0], block=x.block, weights=chosen, bias=_bias(unit, b, m, weights.dtype),
-            axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs, activation=unit.activation, flat=False,
+            b, x=x.address, y=y_address, residual=r_address, batch=x.shape[0], block=x.block, weights=chosen,
+            bias=_bias(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs,
+            activation=unit.activation, flat=False,
         )  # fmt: skip
 
 
@@ -335,7 +353,11 @@ def _legal_matrix(unit: Unit, b: Builder) -> str | None:
         return None
     if len(node.inputs) > 2 and node.inputs[2]:
         c = node.inputs[2]
-        if not b.is_constant(c) or b.constant(c).size not in (1, b.shape(unit.output)[1]) or (b.constant(c).ndim == 2 and b.shape(c)[0] != 1):
+        if (
+            not b.is_constant(c)
+            or b.constant(c).size not in (1, b.shape(unit.output)[1])
+            or (b.constant(c).ndim == 2 and b.shape(c)[0] != 1)
+        ):
             return "C is not a constant row"
     return None
 
@@ -359,12 +381,17 @@ def _lower_matrix(unit: Unit, b: Builder) -> None:
     y = b.new(unit.output, 1, (0, 0))
     vl = lanes(weights.dtype)
     m = math.prod(y.shape) // (groups * n)
-    block = k if m <= 2 * kernels.TILE.pixels else min(k, L1_BYTES // (kernels.TILE.vectors[0] * vl * weights.dtype.itemsize))
+    block = (
+        k
+        if m <= 2 * kernels.TILE.pixels
+        else min(k, L1_BYTES // (kernels.TILE.vectors[0] * vl * weights.dtype.itemsize))
+    )
     axis = WindowAxis(m, 1, 1, 1, 0, 0, m)
     emit(
-        b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block, weights=weights.reshape(groups, n, k, 1, 1, 1),
-        bias=None if bias is None else np.tile(bias, groups), axes=(UNIT_AXIS, UNIT_AXIS, axis), xs=Strides(0, m * k, block, 0, 0, k),
-        ys=Strides(0, m * n, vl, 0, 0, n), rs=Strides(0, m * n, vl, 0, 0, n) if r else None, activation=unit.activation, flat=True, masked=True,
+        b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block,
+        weights=weights.reshape(groups, n, k, 1, 1, 1), bias=None if bias is None else np.tile(bias, groups),
+        axes=(UNIT_AXIS, UNIT_AXIS, axis), xs=Strides(0, m * k, block, 0, 0, k), ys=Strides(0, m * n, vl, 0, 0, n),
+        rs=Strides(0, m * n, vl, 0, 0, n) if r else None, activation=unit.activation, flat=True, masked=True,
     )  # fmt: skip
 
 

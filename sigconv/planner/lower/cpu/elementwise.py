@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-
 from sigconv.kernels import strides as spaces
 from sigconv.kernels.cpu import elementwise as kernels
 from sigconv.planner.build import Address, Builder, Tensor
@@ -47,7 +46,9 @@ def _layout(unit: Unit, b: Builder) -> int:
     return max((t.block for n in full for t in b.tensors(n)), default=1)
 
 
-def _view(b: Builder, name: str, shape: Sequence[int], block: int, probe: bool = False) -> tuple[Tensor | None, tuple[int, ...]]:
+def _view(
+    b: Builder, name: str, shape: Sequence[int], block: int, probe: bool = False
+) -> tuple[Tensor | None, tuple[int, ...]]:
     """An operand and its strides along the physical axes of a result of ``shape`` in blocks of ``block``."""
     own = b.shape(name)
     padded = (1,) * (len(shape) - len(own)) + own
@@ -90,7 +91,9 @@ def _lower(unit: Unit, b: Builder) -> None:
     emit(b, instructions, [(t.address, s) for t, s in views if t is not None], y, len(unit.members))
 
 
-def _in_place(unit: Unit, b: Builder, block: int, operands: Sequence[str], tensors: Sequence[Tensor | None]) -> Tensor | None:
+def _in_place(
+    unit: Unit, b: Builder, block: int, operands: Sequence[str], tensors: Sequence[Tensor | None]
+) -> Tensor | None:
     """The output in the memory of an operand that nobody reads any more."""
     if block == 1 and any(v.name == unit.output for v in b.graph.outputs):
         return None
@@ -104,18 +107,24 @@ def _in_place(unit: Unit, b: Builder, block: int, operands: Sequence[str], tenso
     return None
 
 
-def emit(b: Builder, instructions: Sequence[kernels.Instruction], operands: Sequence[tuple[Address, Sequence[int]]], y: Tensor, steps: int) -> None:
+def emit(
+    b: Builder,
+    instructions: Sequence[kernels.Instruction],
+    operands: Sequence[tuple[Address, Sequence[int]]],
+    y: Tensor,
+    steps: int,
+) -> None:
     """One pass over ``y`` (any layout) of operands given by address and strides along y's physical axes."""
     table, immediates = kernels.assemble(instructions)
     sizes, strides = y.physical()
     nbytes = math.prod(sizes) * y.dtype.itemsize
     threads = width(b, nbytes * (1 + steps))
     b.emit(
-        single(kernels.elementwise_f32, kernels.elementwise_f64, y.dtype), width=threads, operands=[a for a, _ in operands], output=y.address,
-        n_instructions=len(table), instructions=table, immediates=immediates, workspace=b.workspace(kernels.workspace_nbytes(b.threads)),
+        single(kernels.elementwise_float32, kernels.elementwise_float64, y.dtype), width=threads,
+        operands=[a for a, _ in operands], output=y.address, n_instructions=len(table), instructions=table,
+        immediates=immediates, workspace=b.workspace(kernels.workspace_nbytes(b.threads)),
         **kernels.plan(sizes, strides, [s for _, s in operands]),
     )  # fmt: skip
 
 
 attach(Candidate("bytecode", ("Elementwise",), _legal, _cost, _lower))
-

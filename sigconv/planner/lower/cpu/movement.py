@@ -45,13 +45,34 @@ def _any_plain(b: Builder, name: str) -> Tensor:
     return next((t for t in b.tensors(name) if t.block == 1), None) or b.plain(name)
 
 
-def _copy_into(b: Builder, source: Tensor, strides: Sequence[int], offset: int, target: Address, target_strides: Sequence[int], sizes: Sequence[int]) -> None:
+def _copy_into(
+    b: Builder,
+    source: Tensor,
+    strides: Sequence[int],
+    offset: int,
+    target: Address,
+    target_strides: Sequence[int],
+    sizes: Sequence[int],
+) -> None:
     """Copy from ``offset`` elements into ``source``."""
     item = source.dtype.itemsize
-    b.copy(Address(source.buffer, source.address.offset + offset * item), strides, target, target_strides, sizes, source.dtype)
+    b.copy(
+        Address(source.buffer, source.address.offset + offset * item),
+        strides,
+        target,
+        target_strides,
+        sizes,
+        source.dtype,
+    )
 
 
-def _move(name: str, ops: Sequence[str], lower: Lower, legal: Legal | None = None, cost: Callable[[Unit, Builder], Cost] = streaming) -> None:
+def _move(
+    name: str,
+    ops: Sequence[str],
+    lower: Lower,
+    legal: Legal | None = None,
+    cost: Callable[[Unit, Builder], Cost] = streaming,
+) -> None:
     def check(unit: Unit, b: Builder) -> str | None:
         return _movable(unit, b) or (legal(unit, b) if legal else None)
 
@@ -69,7 +90,13 @@ def _one_output(unit: Unit, b: Builder) -> str | None:
     return "a mask is asked for" if len([o for o in unit.outputs if o]) > 1 else None
 
 
-_move("view", ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"), _view, _one_output, lambda u, b: Cost(0, 0, 0))
+_move(
+    "view",
+    ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"),
+    _view,
+    _one_output,
+    lambda u, b: Cost(0, 0, 0),
+)
 
 
 # --- strided copies --------------------------------------------------------------------------------------------------
@@ -86,7 +113,15 @@ def _slice(unit: Unit, b: Builder) -> None:
     ranges = slice_ranges(x.shape, *parameters)
     y = b.new(unit.output, 1, (0, 0))
     offset = sum(first * s for (first, _, _), s in zip(ranges, x.strides, strict=True))
-    _copy_into(b, x, [step * s for (_, step, _), s in zip(ranges, x.strides, strict=True)], offset, y.address, y.strides, y.shape)
+    _copy_into(
+        b,
+        x,
+        [step * s for (_, step, _), s in zip(ranges, x.strides, strict=True)],
+        offset,
+        y.address,
+        y.strides,
+        y.shape,
+    )
 
 
 def _parts(unit: Unit, b: Builder) -> tuple[tuple[str, ...], int]:
@@ -136,7 +171,9 @@ def _expand(unit: Unit, b: Builder) -> None:
     x = b.plain(unit.node.inputs[0])
     y = b.new(unit.output, 1, (0, 0))
     lead = len(y.shape) - len(x.shape)
-    strides = [0] * lead + [0 if have == 1 != want else s for have, want, s in zip(x.shape, y.shape[lead:], x.strides, strict=True)]
+    strides = [0] * lead + [
+        0 if have == 1 != want else s for have, want, s in zip(x.shape, y.shape[lead:], x.strides, strict=True)
+    ]
     _copy_into(b, x, strides, 0, y.address, y.strides, y.shape)
 
 
@@ -175,8 +212,18 @@ _move("strided_copy", ("Slice",), _slice)
 _move("strided_copy", ("Concat",), _concat)
 _move("strided_copy", ("Split",), _split)
 _move("strided_copy", ("Expand",), _expand)
-_move("strided_copy", ("Tile",), _tile, lambda u, b: "more than 8 axes" if len(b.shape(u.output)) > MAX_AXES // 2 else None)
-_move("strided_copy", ("DepthToSpace", "SpaceToDepth"), _space, lambda u, b: None if len(b.shape(u.output)) == 4 else "not four axes")
+_move(
+    "strided_copy",
+    ("Tile",),
+    _tile,
+    lambda u, b: "more than 8 axes" if len(b.shape(u.output)) > MAX_AXES // 2 else None,
+)
+_move(
+    "strided_copy",
+    ("DepthToSpace", "SpaceToDepth"),
+    _space,
+    lambda u, b: None if len(b.shape(u.output)) == 4 else "not four axes",
+)
 
 
 # --- gathers ---------------------------------------------------------------------------------------------------------
@@ -222,7 +269,9 @@ def _pad(unit: Unit, b: Builder) -> None:
         target = Address(y.buffer, y.address.offset + offset_y * y.dtype.itemsize)
         _copy_into(b, x, x.physical()[1], offset_x, target, strides, sizes)
         return
-    indices = [None if amount == (0, 0) else pad_indices(n, *amount, mode) for n, amount in zip(x.shape, amounts, strict=True)]
+    indices = [
+        None if amount == (0, 0) else pad_indices(n, *amount, mode) for n, amount in zip(x.shape, amounts, strict=True)
+    ]
     _gather_axes(b, x, y, indices)
 
 
@@ -237,7 +286,9 @@ def _gather(unit: Unit, b: Builder) -> None:
     steps = np.diff(index)
     if len(index) == 1 or (steps == steps[0]).all():
         step = int(steps[0]) if len(index) > 1 else 1
-        _copy_into(b, x, (x.shape[axis] * after, step * after, 1), int(index[0]) * after, y.address, c_strides(sizes), sizes)
+        _copy_into(
+            b, x, (x.shape[axis] * after, step * after, 1), int(index[0]) * after, y.address, c_strides(sizes), sizes
+        )
         return
     tables = [np.arange(before) * (x.shape[axis] * after), index * after, np.arange(after)]
     b.gather(x.address, tables, y.address, c_strides(sizes), sizes, x.dtype, None)
@@ -259,7 +310,8 @@ def _resize_taps(unit: Unit, b: Builder) -> list[tuple[np.ndarray, np.ndarray] |
     a = _attrs(unit)
     shape = b.shape(unit.node.inputs[0])
     scales, sizes = (
-        b.constant(i).reshape(-1).tolist() if i and b.constant(i).size else None for i in ([*unit.node.inputs, "", ""][2:4])
+        b.constant(i).reshape(-1).tolist() if i and b.constant(i).size else None
+        for i in ([*unit.node.inputs, "", ""][2:4])
     )
     plan = resize_axes(shape, scales, sizes, None, a["axes"], str(a["keep_aspect_ratio_policy"]))  # type: ignore[arg-type]
     taps = []
@@ -292,7 +344,11 @@ def _resize_legal(unit: Unit, b: Builder) -> str | None:
 
 def _resize(unit: Unit, b: Builder) -> None:
     taps = _resize_taps(unit, b)
-    x = spatial_input(b, unit.node.inputs[0]) if len(b.shape(unit.output)) >= 3 and taps[0] is None and taps[1] is None else b.plain(unit.node.inputs[0])
+    x = (
+        spatial_input(b, unit.node.inputs[0])
+        if len(b.shape(unit.output)) >= 3 and taps[0] is None and taps[1] is None
+        else b.plain(unit.node.inputs[0])
+    )
     y = b.new(unit.output, x.block) if x.block > 1 else b.new(unit.output, 1, (0, 0))
     if unit.node.attrs.get("mode", "nearest") == "nearest":
         _gather_axes(b, x, y, [None if t is None else t[0][:, 0] for t in taps])
@@ -304,13 +360,20 @@ def _resize(unit: Unit, b: Builder) -> None:
     tables = {}
     for dim, size, t in zip("dhw", inner, spatial, strict=True):
         index, weight = t if t is not None else (np.arange(size)[:, None], np.ones((size, 1)))
-        tables.update({f"index_{dim}": index.astype(np.int64), f"weight_{dim}": weight.astype(x.dtype), f"taps_{dim}": index.shape[1]})
+        tables.update(
+            {
+                f"index_{dim}": index.astype(np.int64),
+                f"weight_{dim}": weight.astype(x.dtype),
+                f"taps_{dim}": index.shape[1],
+            }
+        )
     row = -(-inner[2] * x.block // 16) * 16
     b.emit(
-        single(resize_kernels.resize_f32, resize_kernels.resize_f64, x.dtype), width=width(b, 4 * b.nbytes(unit.output)), src=x.address, dst=y.address,
-        row=b.workspace(row * x.dtype.itemsize * b.threads), row_thread=row, items=x.shape[0] * x.blocks, lanes=x.block, in_w=inner[2],
-        out_d=outer[0], out_h=outer[1], out_w=outer[2], src_item=xs.block, src_d=xs.d, src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h,
-        **tables,
+        single(resize_kernels.resize_f32, resize_kernels.resize_f64, x.dtype),
+        width=width(b, 4 * b.nbytes(unit.output)), src=x.address, dst=y.address,
+        row=b.workspace(row * x.dtype.itemsize * b.threads), row_thread=row, items=x.shape[0] * x.blocks,
+        lanes=x.block, in_w=inner[2], out_d=outer[0], out_h=outer[1], out_w=outer[2], src_item=xs.block, src_d=xs.d,
+        src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
     )  # fmt: skip
 
 

@@ -41,8 +41,9 @@ def _lower_layer(unit: Unit, b: Builder) -> None:
     n = math.prod(x.shape[int(unit.node.attrs.get("axis", -1)) % len(x.shape) :])
     scale, bias = (0 if p is None else np.ascontiguousarray(p.reshape(-1)) for p in _parameters(unit, b))
     b.emit(
-        single(kernels.layer_norm_f32, kernels.layer_norm_f64, x.dtype), width=width(b, b.nbytes(unit.output)), src=x.address, dst=y.address,
-        scale=scale, bias=bias, rows=math.prod(x.shape) // n, n=n, src_row=n, dst_row=n, epsilon=float(unit.node.attrs.get("epsilon", 1e-5)),
+        single(kernels.layer_norm_f32, kernels.layer_norm_f64, x.dtype), width=width(b, b.nbytes(unit.output)),
+        src=x.address, dst=y.address, scale=scale, bias=bias, rows=math.prod(x.shape) // n, n=n, src_row=n,
+        dst_row=n, epsilon=float(unit.node.attrs.get("epsilon", 1e-5)),
     )  # fmt: skip
 
 
@@ -63,11 +64,20 @@ def _emit_group(b: Builder, unit: Unit, x: Tensor, y: Tensor, groups: int) -> No
     scale, bias = (table(p) for p in _parameters(unit, b))
     layout = {}
     for side, s in (("src", xs), ("dst", ys)):
-        layout.update({f"{side}_batch": s.batch, f"{side}_group": s.block * channels, f"{side}_channel": s.block, f"{side}_plane": s.d, f"{side}_row": s.h})
+        layout.update(
+            {
+                f"{side}_batch": s.batch,
+                f"{side}_group": s.block * channels,
+                f"{side}_channel": s.block,
+                f"{side}_plane": s.d,
+                f"{side}_row": s.h,
+            }
+        )
     b.emit(
-        single(kernels.group_norm_f32, kernels.group_norm_f64, x.dtype), width=width(b, b.nbytes(unit.output)), src=x.address, dst=y.address,
-        scale=scale, bias=bias, lanes=x.block, batch=x.shape[0], groups=x.blocks if x.block > 1 else groups, channels=channels,
-        planes=inner[0], rows=inner[1], cols=inner[2], epsilon=float(unit.node.attrs.get("epsilon", 1e-5)), **layout,
+        single(kernels.group_norm_f32, kernels.group_norm_f64, x.dtype), width=width(b, b.nbytes(unit.output)),
+        src=x.address, dst=y.address, scale=scale, bias=bias, lanes=x.block, batch=x.shape[0],
+        groups=x.blocks if x.block > 1 else groups, channels=channels, planes=inner[0], rows=inner[1], cols=inner[2],
+        epsilon=float(unit.node.attrs.get("epsilon", 1e-5)), **layout,
     )  # fmt: skip
 
 
@@ -81,6 +91,9 @@ def _lower_group(unit: Unit, b: Builder) -> None:
     _emit_group(b, unit, x, b.new(unit.output, 1, (0, 0)), int(unit.node.attrs["num_groups"]))
 
 
-for _op, _lower in (("LayerNormalization", _lower_layer), ("InstanceNormalization", _lower_instance), ("GroupNormalization", _lower_group)):
+for _op, _lower in (
+    ("LayerNormalization", _lower_layer),
+    ("InstanceNormalization", _lower_instance),
+    ("GroupNormalization", _lower_group),
+):
     attach(Candidate("two_pass", (_op,), _legal, lambda u, b: streaming(u, b, 8.0), _lower))
-

@@ -14,7 +14,14 @@ from sigconv.planner.build import Address, Builder, Tensor, c_strides
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Activation, Unit
 from sigconv.planner.lower.cpu import elementwise
-from sigconv.planner.lower.cpu.direct import UNIT_AXIS, conv_window, float_type, known, spatial_strides, transposed_window
+from sigconv.planner.lower.cpu.direct import (
+    UNIT_AXIS,
+    conv_window,
+    float_type,
+    known,
+    spatial_strides,
+    transposed_window,
+)
 from sigconv.planner.lower.cpu.reduce import single
 
 SPEED = 4e9
@@ -81,12 +88,21 @@ def _lower_conv(unit: Unit, b: Builder) -> None:
     xs, ys = spatial_strides(x), spatial_strides(y)
     clamp = clamp_only(unit)
     lo, hi = clamp or (-math.inf, math.inf)
-    f32, f64 = (kernels.conv_transpose_portable_f32, kernels.conv_transpose_portable_f64) if transposed else (kernels.conv_portable_f32, kernels.conv_portable_f64)
-    fields = {f"{field}_{dim}": getattr(axis, field) for dim, axis in zip("dhw", padded, strict=True) for field in kernels.AXIS}
+    f32, f64 = (
+        (kernels.conv_transpose_portable_f32, kernels.conv_transpose_portable_f64)
+        if transposed
+        else (kernels.conv_portable_f32, kernels.conv_portable_f64)
+    )
+    fields = {
+        f"{field}_{dim}": getattr(axis, field)
+        for dim, axis in zip("dhw", padded, strict=True)
+        for field in kernels.AXIS
+    }
     b.emit(
-        single(f32, f64, x.dtype), x=x.address, w=weights.address, bias=bias_field(unit, b), y=y.address, batch=x.shape[0], groups=groups,
-        inputs=inputs, outputs=outputs, x_batch=xs.batch, x_channel=xs.block, x_d=xs.d, x_h=xs.h, y_batch=ys.batch, y_channel=ys.block,
-        y_d=ys.d, y_h=ys.h, w_group=inputs * outputs * taps, w_output=strides[0], w_input=strides[1], lo=lo, hi=hi, **fields,
+        single(f32, f64, x.dtype), x=x.address, w=weights.address, bias=bias_field(unit, b), y=y.address,
+        batch=x.shape[0], groups=groups, inputs=inputs, outputs=outputs, x_batch=xs.batch, x_channel=xs.block,
+        x_d=xs.d, x_h=xs.h, y_batch=ys.batch, y_channel=ys.block, y_d=ys.d, y_h=ys.h,
+        w_group=inputs * outputs * taps, w_output=strides[0], w_input=strides[1], lo=lo, hi=hi, **fields,
     )  # fmt: skip
     if clamp is None:
         finish(b, y, r, unit.activation)
@@ -103,7 +119,9 @@ def _legal_matmul(unit: Unit, b: Builder) -> str | None:
     if unit.bias is not None or len(unit.members) > 1:
         return "an epilogue"
     a, w = b.shape(unit.node.inputs[0]), b.shape(unit.node.inputs[1])
-    return None if len(a) >= 2 and len(w) >= 2 and len(b.shape(unit.output)) <= 4 else "fewer than 2 or more than 4 axes"
+    return (
+        None if len(a) >= 2 and len(w) >= 2 and len(b.shape(unit.output)) <= 4 else "fewer than 2 or more than 4 axes"
+    )
 
 
 def _cost_matmul(unit: Unit, b: Builder) -> Cost:
@@ -125,9 +143,10 @@ def _lower_matmul(unit: Unit, b: Builder) -> None:
     full = (1,) * (4 - len(y.shape)) + y.shape
     sa, sb, sy = four(a), four(w), four(y)
     b.emit(
-        single(kernels.matmul_portable_f32, kernels.matmul_portable_f64, y.dtype), a=a.address, b=w.address, y=y.address,
-        batch0=full[0], batch1=full[1], m=full[2], k=a.shape[-1], n=full[3], a_batch0=sa[0], a_batch1=sa[1], a_m=sa[2], a_k=sa[3],
-        b_batch0=sb[0], b_batch1=sb[1], b_k=sb[2], b_n=sb[3], y_batch0=sy[0], y_batch1=sy[1], y_m=sy[2], y_n=sy[3],
+        single(kernels.matmul_portable_f32, kernels.matmul_portable_f64, y.dtype), a=a.address, b=w.address,
+        y=y.address, batch0=full[0], batch1=full[1], m=full[2], k=a.shape[-1], n=full[3], a_batch0=sa[0],
+        a_batch1=sa[1], a_m=sa[2], a_k=sa[3], b_batch0=sb[0], b_batch1=sb[1], b_k=sb[2], b_n=sb[3], y_batch0=sy[0],
+        y_batch1=sy[1], y_m=sy[2], y_n=sy[3],
     )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ def first_float(unit: Unit, b: Builder) -> str | None:
 def _pool_window(unit: Unit, b: Builder) -> Window:
     a = unit.node.attrs
     return Window.of(
-        b.shape(unit.node.inputs[0])[2:], a["kernel_shape"], strides=a.get("strides"), pads=a.get("pads"), dilations=a.get("dilations"),
-        auto_pad=a.get("auto_pad", "NOTSET"), ceil_mode=bool(a.get("ceil_mode", 0)),
+        b.shape(unit.node.inputs[0])[2:], a["kernel_shape"], strides=a.get("strides"), pads=a.get("pads"),
+        dilations=a.get("dilations"), auto_pad=a.get("auto_pad", "NOTSET"), ceil_mode=bool(a.get("ceil_mode", 0)),
     )  # fmt: skip
 
 
@@ -86,11 +86,16 @@ def _lower_pool(unit: Unit, b: Builder) -> None:
         divisor = axis.divisors(include) if average else np.zeros(axis.output, np.int64)
         values = (starts, lo, hi, divisor, axis.dilation)
         tables.update({f"{field}_{dim}": v for field, v in zip(pool.WINDOW, values, strict=True)})
-    kernel = single(pool.average_pool_f32, pool.average_pool_f64, x.dtype) if average else single(pool.max_pool_f32, pool.max_pool_f64, x.dtype)
+    kernel = (
+        single(pool.average_pool_f32, pool.average_pool_f64, x.dtype)
+        if average
+        else single(pool.max_pool_f32, pool.max_pool_f64, x.dtype)
+    )
     b.emit(
-        kernel, width=width(b, b.nbytes(unit.node.inputs[0])), src=x.address, dst=y.address, row=b.workspace(row * item * b.threads), row_thread=row,
-        items=items, lanes=x.block, in_w=window[2].size, out_d=window[0].output, out_h=window[1].output, out_w=window[2].output,
-        src_item=xs.block, src_d=xs.d, src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
+        kernel, width=width(b, b.nbytes(unit.node.inputs[0])), src=x.address, dst=y.address,
+        row=b.workspace(row * item * b.threads), row_thread=row, items=items, lanes=x.block, in_w=window[2].size,
+        out_d=window[0].output, out_h=window[1].output, out_w=window[2].output, src_item=xs.block, src_d=xs.d,
+        src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
     )  # fmt: skip
 
 
@@ -99,7 +104,8 @@ attach(Candidate("pool_separable", ("MaxPool", "AveragePool"), _legal_pool, _cos
 
 # --- reductions ------------------------------------------------------------------------------------------------------
 REDUCTIONS = {
-    "ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod", "ReduceL1": "l1",
+    "ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod",
+    "ReduceL1": "l1",
     "ReduceL2": "l2", "ReduceSumSquare": "sum_square", "ReduceLogSum": "log_sum", "ReduceLogSumExp": "log_sum_exp",
     "GlobalAveragePool": "mean", "GlobalMaxPool": "max",
 }  # fmt: skip
@@ -120,7 +126,9 @@ def _reduced_axes(unit: Unit, b: Builder) -> tuple[int, ...] | None:
     return tuple(sorted({int(a) % rank for a in axes}))
 
 
-def _segments(sizes: Sequence[int], strides: Sequence[int], reduced: Sequence[bool], out: Sequence[int]) -> list[tuple[int, int, bool, int]]:
+def _segments(
+    sizes: Sequence[int], strides: Sequence[int], reduced: Sequence[bool], out: Sequence[int]
+) -> list[tuple[int, int, bool, int]]:
     """Runs of axes of one kind that follow each other in memory, merged: (size, stride, reduced, output stride)."""
     merged: list[tuple[int, int, bool, int]] = []
     for size, stride, red, o in zip(sizes, strides, reduced, out, strict=True):
@@ -150,8 +158,8 @@ def _plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int
     red = [one] * (2 - len(red)) + red
     return dict(
         outer0=outer[0][0], outer1=outer[1][0], reduced0=red[0][0], reduced1=red[1][0], inner=inner[0],
-        src_outer0=outer[0][1], src_outer1=outer[1][1], src_reduced0=red[0][1], src_reduced1=red[1][1], src_inner=inner[1],
-        dst_outer0=outer[0][3], dst_outer1=outer[1][3], dst_inner=inner[3],
+        src_outer0=outer[0][1], src_outer1=outer[1][1], src_reduced0=red[0][1], src_reduced1=red[1][1],
+        src_inner=inner[1], dst_outer0=outer[0][3], dst_outer1=outer[1][3], dst_inner=inner[3],
     )  # fmt: skip
 
 
@@ -205,10 +213,16 @@ def _lower_softmax(unit: Unit, b: Builder) -> None:
     y = b.new(unit.output, 1, (0, 0))
     axis = int(unit.node.attrs.get("axis", -1)) % len(x.shape)
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
-    kernel = getattr(softmax, ("log_" if unit.node.op == "LogSoftmax" else "") + f"softmax_{'f32' if x.dtype == np.float32 else 'f64'}")
-    layout = {f"{side}_{k}": v for side in ("src", "dst") for k, v in (("outer", n * inner), ("n", inner), ("inner", 1))}
+    kernel = getattr(
+        softmax,
+        ("log_" if unit.node.op == "LogSoftmax" else "") + f"softmax_{'f32' if x.dtype == np.float32 else 'f64'}",
+    )
+    layout = {
+        f"{side}_{k}": v for side in ("src", "dst") for k, v in (("outer", n * inner), ("n", inner), ("inner", 1))
+    }
     b.emit(
-        kernel, width=width(b, 4 * b.nbytes(name)), src=x.address, dst=y.address, outer=math.prod(x.shape[:axis]), n=n, inner=inner, **layout
+        kernel, width=width(b, 4 * b.nbytes(name)), src=x.address, dst=y.address, outer=math.prod(x.shape[:axis]),
+        n=n, inner=inner, **layout,
     )  # fmt: skip
 
 
@@ -216,5 +230,8 @@ def _legal_softmax(unit: Unit, b: Builder) -> str | None:
     return first_float(unit, b) or (None if b.shape(unit.node.inputs[0]) else "a scalar")
 
 
-attach(Candidate("softmax_shifted", ("Softmax", "LogSoftmax"), _legal_softmax, lambda u, b: streaming(u, b, 20.0), _lower_softmax))
-
+attach(
+    Candidate(
+        "softmax_shifted", ("Softmax", "LogSoftmax"), _legal_softmax, lambda u, b: streaming(u, b, 20.0), _lower_softmax
+    )
+)
