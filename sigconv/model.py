@@ -95,9 +95,8 @@ class Model:
     def __call__(self, *inputs: Any) -> Any:
         """The output (a tuple of them if there are several) for inputs in the graph's order."""
         if len(inputs) != len(self.inputs):
-            raise InputError(
-                f"the model takes {len(self.inputs)} inputs ({', '.join(v.name for v in self.inputs)}), got {len(inputs)}"
-            )
+            names = ", ".join(v.name for v in self.inputs)
+            raise InputError(f"got {len(inputs)} inputs, the model takes {names}")
         results = tuple(self.run({v.name: x for v, x in zip(self.inputs, inputs, strict=True)}).values())
         return results[0] if len(results) == 1 else results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from sigconv.errors import InputError, unknown_names, wrong_dtype
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
+from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
 
 _ALIGN = 64
@@ -111,6 +113,33 @@ class Session:
             else:
                 self._run_mixed(arrays, outputs, threads or self.program.threads)
         return {p.name: o for p, o in zip(self.program.outputs, outputs, strict=True)}  # type: ignore[misc]
+
+    def explain(self) -> Explanation:
+        """Which algorithm runs each fused group, why, and why not the others."""
+        p = self.program
+        constants = sum(c.nbytes for c in p.constants)
+        return Explanation(p.rows, p.arena_nbytes, p.workspace_nbytes, constants, p.threads)
+
+    def profile(self, feeds: Mapping[str, np.ndarray], *, threads: int | None = None, repeat: int = 5) -> Profile:
+        """Seconds for each fused group (every step on its own), the smallest of ``repeat`` runs."""
+        arrays = [self._check(feeds, *spec) for spec in self._inputs]
+        outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
+        best = np.full(len(self.program.rows), np.inf)
+        with self._lock:
+            self._point(self._fixups[0], arrays)
+            self._point(self._fixups[1], outputs)
+            for _ in range(repeat):
+                seconds = np.zeros(len(best))
+                loose: dict[str, np.ndarray] = {}
+                for segment, rows in zip(self._segments, self._segment_rows, strict=True):
+                    if isinstance(segment, HostStep):
+                        start = time.perf_counter()
+                        self._run_host(segment, arrays, outputs, loose)
+                        seconds[rows[0]] += time.perf_counter() - start
+                    else:
+                        np.add.at(seconds, list(rows), segment.profile(threads or self.program.threads))
+                best = np.minimum(best, seconds)
+        return Profile(tuple(Timing(row, float(s)) for row, s in zip(self.program.rows, best, strict=True)))
 
     def _check(
         self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]

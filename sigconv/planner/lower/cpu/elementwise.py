@@ -87,17 +87,15 @@ def _lower(unit: Unit, b: Builder) -> None:
     block = _layout(unit, b)
     shape = b.shape(unit.output)
     views = [_view(b, name, shape, block) for name in operands]
-    y = _in_place(unit, b, block, operands, [t for t, _ in views]) or b.new(unit.output, block)
+    y = _in_place(unit, b, block, [t for t, _ in views]) or b.new(unit.output, block)
     emit(b, instructions, [(t.address, s) for t, s in views if t is not None], y, len(unit.members))
 
 
-def _in_place(
-    unit: Unit, b: Builder, block: int, operands: Sequence[str], tensors: Sequence[Tensor | None]
-) -> Tensor | None:
+def _in_place(unit: Unit, b: Builder, block: int, tensors: Sequence[Tensor | None]) -> Tensor | None:
     """The output in the memory of an operand that nobody reads any more."""
     if block == 1 and any(v.name == unit.output for v in b.graph.outputs):
         return None
-    for name, t in zip(operands, tensors, strict=True):
+    for t in tensors:
         if t is None or t.block != block or t.shape != b.shape(unit.output) or t.dtype != b.dtype(unit.output):
             continue
         wanted = b.margin(unit.output)

@@ -321,7 +321,8 @@ def _resize_taps(unit: Unit, b: Builder) -> list[tuple[np.ndarray, np.ndarray] |
             continue
         taps.append(
             resize_taps(
-                size, axis.output, axis.scale, mode=str(a["mode"]), coordinate_mode=str(a["coordinate_transformation_mode"]),
+                size, axis.output, axis.scale, mode=str(a["mode"]),
+                coordinate_mode=str(a["coordinate_transformation_mode"]),
                 nearest_mode=str(a["nearest_mode"]), cubic_coeff_a=float(a["cubic_coeff_a"]),  # type: ignore[arg-type]
                 exclude_outside=bool(a["exclude_outside"]), antialias=bool(a["antialias"]),
             )
