@@ -90,9 +90,11 @@ def _reduction_shape(facts: Facts, attrs: Attrs) -> Shape | None:
     shape, axes, keepdims = fact(facts, 0).shape, fact(facts, 1), bool(attrs["keepdims"])
     if present(facts, 1):
         check_rank(axes, (1,), what="axes")
-    count = axes.shape[0] if axes.shape is not None else None if present(facts, 1) else 0
     if shape is None:
         return None
+    count = axes.shape[0] if axes.shape is not None else None if present(facts, 1) else 0
+    if axes.value is not None:
+        count = axes.value.size
     if count == 0:
         return shape if attrs["noop_with_empty_axes"] else reduced_shape(shape, range(len(shape)), keepdims)
     if axes.value is not None:
