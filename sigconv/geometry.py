@@ -395,10 +395,11 @@ def _transposed_axis(
     output = full - before - after if wanted is None else wanted
     if output < 1 and size:
         raise InputError(f"spatial axis {i}: pads ({before}, {after}) leave nothing of the full output size {full}")
-    if output - full >= stride:
+    most = full - extra + max(extra, stride - 1)
+    if output > most:
         raise InputError(
-            f"output_shape: {output} at spatial axis {i} is more than {full + stride - 1}, the most that input size "
-            f"{size}, kernel {kernel}, stride {stride}, dilation {dilation} and output_padding {extra} reach"
+            f"output_shape: {output} at spatial axis {i} is more than {most}, the most that input size {size}, "
+            f"kernel {kernel}, stride {stride}, dilation {dilation} and output_padding {extra} reach"
         )
     return TransposedAxis(size, kernel, stride, dilation, before, after, max(0, output))
 
@@ -455,7 +456,7 @@ def _integers(
     if default is not None and not _given(values):
         return (default,) * count
     try:
-        result = tuple(operator.index(v) for v in values or ())
+        result = tuple(operator.index(v) for v in (() if values is None else values))
     except TypeError:
         raise InputError(f"{name}: {values} must be a sequence of integers") from None
     if len(result) != count:

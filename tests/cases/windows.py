@@ -78,10 +78,8 @@ def conv_nd(
     for position, indices in walk:
         patch = padded[np.ix_(range(x.shape[0]), range(x.shape[1]), *indices)]
         for g in range(groups):
-            mine, weights = patch[:, g * channels : (g + 1) * channels], w[g * maps : (g + 1) * maps]
-            y[(slice(None), slice(g * maps, (g + 1) * maps), *position)] = np.einsum(
-                "nc...,mc...->nm", mine, _wide(weights)
-            )
+            mine, rows = slice(g * channels, (g + 1) * channels), slice(g * maps, (g + 1) * maps)
+            y[(slice(None), rows, *position)] = patch[:, mine].reshape(len(x), -1) @ _wide(w[rows]).reshape(maps, -1).T
     return y if b is None else y + b.reshape(-1, *[1] * rank)
 
 
