@@ -214,27 +214,18 @@ def make_log_sum_exp(dtype: type, name: str) -> Kernel:
     return kernel(ARGS)(reduce)
 
 
-_RULES = {
-    "sum": (0.0, itself, add, total),
-    "mean": (0.0, itself, add, mean),
-    "max": (-np.inf, itself, maximum, total),
-    "min": (np.inf, itself, minimum, total),
-    "prod": (1.0, itself, mul, total),
-    "l1": (0.0, magnitude, add, total),
-    "l2": (0.0, square, add, root),
-    "sum_square": (0.0, square, add, total),
-    "log_sum": (0.0, itself, add, logarithm),
-}
+def _both(op: str, *rule) -> tuple[Kernel, Kernel]:
+    return make(np.float32, f"reduce_{op}_f32", *rule), make(np.float64, f"reduce_{op}_f64", *rule)
 
-REDUCE: dict[tuple[str, str], Kernel] = {
-    **{
-        (op, np.dtype(t).name): make(t, f"reduce_{op}_{np.dtype(t).name}", *rule)
-        for op, rule in _RULES.items()
-        for t in (np.float32, np.float64)
-    },
-    **{
-        ("log_sum_exp", np.dtype(t).name): make_log_sum_exp(t, f"reduce_log_sum_exp_{np.dtype(t).name}")
-        for t in (np.float32, np.float64)
-    },
-}
-"""Kernels by (operation, dtype name)."""
+
+reduce_sum_f32, reduce_sum_f64 = _both("sum", 0.0, itself, add, total)
+reduce_mean_f32, reduce_mean_f64 = _both("mean", 0.0, itself, add, mean)
+reduce_max_f32, reduce_max_f64 = _both("max", -np.inf, itself, maximum, total)
+reduce_min_f32, reduce_min_f64 = _both("min", np.inf, itself, minimum, total)
+reduce_prod_f32, reduce_prod_f64 = _both("prod", 1.0, itself, mul, total)
+reduce_l1_f32, reduce_l1_f64 = _both("l1", 0.0, magnitude, add, total)
+reduce_l2_f32, reduce_l2_f64 = _both("l2", 0.0, square, add, root)
+reduce_sum_square_f32, reduce_sum_square_f64 = _both("sum_square", 0.0, square, add, total)
+reduce_log_sum_f32, reduce_log_sum_f64 = _both("log_sum", 0.0, itself, add, logarithm)
+reduce_log_sum_exp_f32 = make_log_sum_exp(np.float32, "reduce_log_sum_exp_f32")
+reduce_log_sum_exp_f64 = make_log_sum_exp(np.float64, "reduce_log_sum_exp_f64")
