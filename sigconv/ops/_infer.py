@@ -140,6 +140,18 @@ def broadcast_shapes(*shapes: Shape | None) -> Shape | None:
     return tuple(result)
 
 
+def check_broadcasts_to(given: Fact, target: Shape | None, what: str) -> None:
+    """ModelError unless ``given`` may broadcast to the shape ``target`` without enlarging it."""
+    if given.shape is None or target is None:
+        return
+    aligned = zip(reversed(given.shape), reversed(target), strict=False)
+    clash = any(
+        isinstance(have, int) and have != 1 and isinstance(want, int) and have != want for have, want in aligned
+    )
+    if clash or len(given.shape) > len(target):
+        raise ModelError(f"{what} has shape {given.shape}, which does not broadcast to {target}")
+
+
 def unary(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     """Every output has the shape and dtype of input 0."""
     return [Fact(fact(facts, 0).dtype, fact(facts, 0).shape)] * n

@@ -11,6 +11,9 @@ import numpy as np
 from sigconv.errors import InputError, ModelError
 from sigconv.geometry import Window, WindowAxis
 
+Where = tuple[Any, ...]
+"""An index into an array of any rank."""
+
 WINDOW = ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
 TRANSPOSED = ("strides", "pads", "dilations", "auto_pad", "output_padding", "output_shape")
 
@@ -35,6 +38,11 @@ def _slice(axis: WindowAxis, tap: int) -> slice:
     return slice(start, start + max(0, (axis.output - 1) * axis.stride + 1), axis.stride) if axis.output else slice(0)
 
 
+def _read_by(window: Window, tap: Sequence[int]) -> Where:
+    """The index of what ``tap`` of all windows reads in an array whose last axes have their halos."""
+    return (..., *(_slice(a, k) for a, k in zip(window.axes, tap, strict=True)))
+
+
 def taps(x: np.ndarray, window: Window, fill: Any) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Each tap with what it reads: (tap index, view of shape [..., *window.output]); ``fill`` where it reads padding.
 
@@ -43,7 +51,7 @@ def taps(x: np.ndarray, window: Window, fill: Any) -> Iterator[tuple[tuple[int, 
     halos = [(0, 0)] * (x.ndim - len(window.axes)) + [a.halo for a in window.axes]
     wide = np.pad(x, halos, constant_values=fill)
     for tap in np.ndindex(*window.kernel):
-        yield tap, wide[(..., *(_slice(a, k) for a, k in zip(window.axes, tap, strict=True)))]
+        yield tap, wide[_read_by(window, tap)]
 
 
 def positions(window: Window, tap: Sequence[int]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -67,7 +75,8 @@ def correlate(x: np.ndarray, w: np.ndarray, window: Window, group: int = 1) -> n
     weights = w.reshape(group, m // group, c // group, *window.kernel)
     y = np.zeros((n, group, m // group, int(np.prod(window.output))))
     for tap, view in taps(x, window, 0.0):
-        y += weights[(..., *tap)] @ view.reshape(n, group, c // group, y.shape[-1])
+        at: Where = (..., *tap)
+        y += weights[at] @ view.reshape(n, group, c // group, y.shape[-1])
     return y.reshape(n, m, *window.output)
 
 
@@ -79,7 +88,8 @@ def scatter(x: np.ndarray, w: np.ndarray, adjoint: Window, group: int = 1) -> np
     columns = x.reshape(n, group, c // group, int(np.prod(adjoint.output)))
     wide = np.zeros((n, m, *(a.size + sum(a.halo) for a in adjoint.axes)))
     for tap in np.ndindex(*adjoint.kernel):
-        product = np.swapaxes(weights[(..., *tap)], -1, -2) @ columns
-        target = (..., *(_slice(a, k) for a, k in zip(adjoint.axes, tap, strict=True)))
-        wide[target] += product.reshape(n, m, *adjoint.output)
-    return wide[(..., *(slice(a.halo[0], a.halo[0] + a.size) for a in adjoint.axes))]
+        at: Where = (..., *tap)
+        product = np.swapaxes(weights[at], -1, -2) @ columns
+        wide[_read_by(adjoint, tap)] += product.reshape(n, m, *adjoint.output)
+    inside: Where = (..., *(slice(a.halo[0], a.halo[0] + a.size) for a in adjoint.axes))
+    return wide[inside]

@@ -15,7 +15,7 @@ from sigconv.ops._infer import (
     Attrs,
     Facts,
     axis_index,
-    broadcast_shapes,
+    check_broadcasts_to,
     check_dtype,
     common_dtype,
     fact,
@@ -60,14 +60,8 @@ def LeakyRelu(X: np.ndarray, *, alpha: float = 0.01) -> np.ndarray:
 
 def _infer_prelu(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     dtype = common_dtype(facts, allowed=NUMERIC)
-    shape, slope = fact(facts, 0).shape, fact(facts, 1).shape
-    together = broadcast_shapes(shape, slope)
-    if shape is not None and together is not None and len(together) != len(shape):
-        raise ModelError(f"slope of shape {slope} does not broadcast to X of shape {shape}")
-    for have, want in zip(shape or (), together or (), strict=False):
-        if have == 1 and isinstance(want, int) and want != 1:
-            raise ModelError(f"slope of shape {slope} does not broadcast to X of shape {shape}")
-    return [Fact(dtype, shape)]
+    check_broadcasts_to(fact(facts, 1), fact(facts, 0).shape, "slope")
+    return [Fact(dtype, fact(facts, 0).shape)]
 
 
 @register("PRelu", infer=_infer_prelu, since=16, accuracy="exact")

@@ -11,9 +11,19 @@ from typing import Any
 import numpy as np
 
 from sigconv.errors import ModelError
-from sigconv.ops._infer import Attrs, Facts, axis_index, broadcast_shapes, check_dtype, common_dtype, fact, present
+from sigconv.ops._infer import (
+    Attrs,
+    Facts,
+    axis_index,
+    broadcast_shapes,
+    check_broadcasts_to,
+    check_dtype,
+    common_dtype,
+    fact,
+    present,
+)
 from sigconv.ops.activation import LeakyRelu, Sigmoid, Softmax
-from sigconv.ops.linear import check_addend, gemm_shape
+from sigconv.ops.linear import gemm_shape
 from sigconv.ops.pool import AveragePool, GlobalAveragePool, pool_shape
 from sigconv.ops.quant import BYTE, saturate_integer, wide_integer
 from sigconv.ops.spec import Fact, Infer, Shape, register
@@ -174,8 +184,7 @@ def _infer_gemm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
         check_dtype(fact(facts, i).dtype, BYTE, f"input {i}")
     check_dtype(fact(facts, 6).dtype, {"int32"}, "C")
     shape = gemm_shape(fact(facts, 0), fact(facts, 3), attrs)
-    if present(facts, 6):
-        check_addend(fact(facts, 6), shape)
+    check_broadcasts_to(fact(facts, 6), shape, "C")
     if not present(facts, 7):
         return [Fact(np.dtype(np.float32), shape)]
     return [Fact(fact(facts, 8 if present(facts, 8) else 0).dtype, shape)]

@@ -28,7 +28,7 @@ from sigconv.ops._infer import (
     fact,
     unary_of,
 )
-from sigconv.ops._numeric import divide_truncated, integer_range, is_float, widened
+from sigconv.ops._numeric import divide_truncated, is_float, widened
 from sigconv.ops.spec import Fact, register
 
 Function = Callable[..., np.ndarray]
@@ -183,7 +183,5 @@ def _infer_clip(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
 @widened
 def Clip(input: np.ndarray, min: np.ndarray | None = None, max: np.ndarray | None = None) -> np.ndarray:
     """NaN stays NaN; ``max`` wins where it is below ``min``."""
-    lower, upper = integer_range(input.dtype) if not is_float(input.dtype) else (-np.inf, np.inf)
-    lower = input.dtype.type(lower) if min is None else min.reshape(())
-    upper = input.dtype.type(upper) if max is None else max.reshape(())
-    return np.minimum(np.maximum(input, lower), upper)
+    y = input if min is None else np.maximum(input, min.reshape(()))
+    return y.copy() if max is None else np.minimum(y, max.reshape(()))

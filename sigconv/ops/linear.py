@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sigconv.errors import ModelError
 from sigconv.ops._infer import (
     NUMERIC,
     Attrs,
     Facts,
     broadcast_shapes,
+    check_broadcasts_to,
     check_rank,
     common_dtype,
     fact,
     merge_dim,
-    present,
 )
 from sigconv.ops._numeric import accumulator, widened
 from sigconv.ops.spec import Fact, Shape, register
@@ -56,21 +55,10 @@ def gemm_shape(a: Fact, b: Fact, attrs: Attrs) -> Shape:
     return m, columns
 
 
-def check_addend(c: Fact, shape: Shape) -> None:
-    """ModelError unless C broadcasts to ``shape`` without enlarging it."""
-    together = broadcast_shapes(c.shape, shape)
-    grown = together is not None and (
-        len(together) > 2 or any(have == 1 != want for have, want in zip(shape, together, strict=False))
-    )
-    if grown and all(isinstance(d, int) for d in (together or ())):
-        raise ModelError(f"C of shape {c.shape} does not broadcast to the product's shape {shape}")
-
-
 def _infer_gemm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     dtype = common_dtype(facts, allowed=NUMERIC)
     shape = gemm_shape(fact(facts, 0), fact(facts, 1), attrs)
-    if present(facts, 2):
-        check_addend(fact(facts, 2), shape)
+    check_broadcasts_to(fact(facts, 2), shape, "C")
     return [Fact(dtype, shape)]
 
 

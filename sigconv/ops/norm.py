@@ -13,7 +13,7 @@ from sigconv.ops._infer import (
     Facts,
     axis_index,
     axis_indices,
-    broadcast_shapes,
+    check_broadcasts_to,
     check_dtype,
     check_rank,
     check_vector,
@@ -122,20 +122,9 @@ def _infer_layer_norm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
         return [Fact(dtype), Fact(stash), Fact(stash)][:n]
     axis = axis_index(attrs["axis"], len(x.shape))
     for i in (1, 2):
-        _check_tail(fact(facts, i), x, f"input {i}")
+        check_broadcasts_to(fact(facts, i), x.shape, f"input {i}")
     statistics = Fact(stash, (*x.shape[:axis], *(1,) * (len(x.shape) - axis)))
     return [Fact(dtype, x.shape), statistics, statistics][:n]
-
-
-def _check_tail(given: Fact, x: Fact, what: str) -> None:
-    """ModelError unless ``given`` broadcasts to the shape of ``x`` without enlarging it."""
-    together = broadcast_shapes(given.shape, x.shape)
-    if together is None or x.shape is None:
-        return
-    if len(together) != len(x.shape) or any(
-        have == 1 and want not in (1, None) for have, want in zip(x.shape, together, strict=True)
-    ):
-        raise ModelError(f"{what} of shape {given.shape} does not broadcast to the input's shape {x.shape}")
 
 
 @register("LayerNormalization", infer=_infer_layer_norm, since=17)
@@ -164,7 +153,7 @@ def _infer_rms_norm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     check_dtype(scale.dtype, FLOAT, "input 1")
     if x.shape is not None:
         axis_index(attrs["axis"], len(x.shape))
-    _check_tail(scale, x, "input 1")
+    check_broadcasts_to(scale, x.shape, "input 1")
     return [Fact(scale.dtype, x.shape)]
 
 

@@ -47,13 +47,13 @@ def wide_integer(x: np.ndarray, zero_point: np.ndarray | None) -> np.ndarray:
     return x.astype(np.int32) - (0 if zero_point is None else zero_point.astype(np.int32))
 
 
-def _granular(parameter: np.ndarray, shape: Shape, axis: int, block_size: int) -> np.ndarray:
+def _granular(parameter: np.ndarray, shape: tuple[int, ...], axis: int, block_size: int) -> np.ndarray:
     """A scale or zero point (one a tensor, a slice of ``axis`` or a block) shaped to broadcast against ``shape``."""
     if parameter.size == 1 and parameter.ndim <= 1:
         return parameter.reshape(())
     axis = axis_index(axis, len(shape))
     if block_size and parameter.ndim == len(shape):
-        return np.repeat(parameter, block_size, axis)[(*(slice(None),) * axis, slice(shape[axis]))]
+        return np.repeat(parameter, block_size, axis).take(range(shape[axis]), axis)
     return parameter.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
@@ -136,11 +136,11 @@ def DequantizeLinear(
 ) -> np.ndarray:
     """``(x - x_zero_point) * x_scale`` per tensor, axis or block, multiplied in float32 (float64 for float64)."""
     dtype = element_dtype(output_dtype) if output_dtype else x_scale.dtype
-    exact = np.int64 if "int" in x.dtype.name else np.float32
-    shift = 0 if x_zero_point is None else _granular(x_zero_point, x.shape, axis, block_size).astype(exact)
-    product = np.float64 if dtype == np.float64 else np.float32
-    scale = _granular(x_scale, x.shape, axis, block_size).astype(product)
-    return ((x.astype(exact) - shift).astype(product) * scale).astype(dtype)
+    shifted = x.astype(np.int64 if "int" in x.dtype.name else np.float32)
+    if x_zero_point is not None:
+        shifted = shifted - _granular(x_zero_point, x.shape, axis, block_size).astype(shifted.dtype)
+    product = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    return (shifted.astype(product) * _granular(x_scale, x.shape, axis, block_size).astype(product)).astype(dtype)
 
 
 def _infer_dynamic(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
