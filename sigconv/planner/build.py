@@ -98,6 +98,7 @@ class Builder:
         self._steps: list[tuple[KernelLike, np.ndarray, dict[int, Address], int, int, bool] | _Host] = []
         self._constants: list[np.ndarray] = []
         self._constant_of: dict[tuple[int, str], Buffer] = {}
+        self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
         self._workspace = Buffer("workspace", 0)
         self._only_fills = False
@@ -206,11 +207,8 @@ class Builder:
             kept = np.ascontiguousarray(array)
             self._constants.append(kept)
             self._constant_of[key] = Buffer("constant", kept.nbytes, len(self._constants) - 1)
-            self._keep_alive(array)
+            self._alive.append(array)
         return self._constant_of[key]
-
-    def _keep_alive(self, array: np.ndarray) -> None:
-        self.__dict__.setdefault("_alive", []).append(array)
 
     def plain(self, name: str) -> Tensor:
         """The value in C order, converting if need be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
@@ -17,8 +17,12 @@ from sigconv.planner.select import select
 from sigconv.runtime.program import Program, Row
 
 
-def compile_graph(graph: Graph, shapes: Mapping[str, Sequence[int]], threads: int = 1) -> Program:
+def compile_graph(
+    graph: Graph, shapes: Mapping[str, Sequence[int]], threads: int = 1, *, only: Collection[str] = ()
+) -> Program:
     """The Program of ``graph`` with every input bound to a shape.
+
+    ``only`` prefers candidates by name, wherever they are legal.
 
     Raises
     ------
@@ -30,7 +34,7 @@ def compile_graph(graph: Graph, shapes: Mapping[str, Sequence[int]], threads: in
     builder = Builder(static, threads, _margins(units, static))
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
-        choice = select(unit, builder)
+        choice = select(unit, builder, only)
         choice.candidate.lower(unit, builder)
         for name in unit.inputs:
             builder.pending_uses[name] -= 1
@@ -49,8 +53,7 @@ def compile_graph(graph: Graph, shapes: Mapping[str, Sequence[int]], threads: in
                 fused=tuple(m.name or m.outputs[0] for m in unit.members),
             )
         )
-    program = builder.finish()
-    return program
+    return builder.finish()
 
 
 def _uses(units: Sequence[Unit], graph: Graph) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sigconv.planner import lower
@@ -20,8 +21,8 @@ class Choice:
     rejected: tuple[tuple[str, str], ...]
 
 
-def select(unit: Unit, builder: Builder) -> Choice:
-    """The legal candidate predicted to be fastest."""
+def select(unit: Unit, builder: Builder, only: Collection[str] = ()) -> Choice:
+    """The legal candidate predicted to be fastest; if ``only`` names candidates, one of them where one is legal."""
     rejected: list[tuple[str, str]] = []
     ranked: list[tuple[float, int, Candidate, Cost]] = []
     for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):
@@ -31,7 +32,7 @@ def select(unit: Unit, builder: Builder) -> Choice:
             continue
         cost = candidate.cost(unit, builder)
         ranked.append((cost.seconds, order, candidate, cost))
-    ranked.sort(key=lambda r: r[:2])
+    ranked.sort(key=lambda r: (bool(only) and r[2].name not in only, *r[:2]))
     seconds, _, best, cost = ranked[0]
     rejected += [(c.name, f"predicted {s * 1e6:.1f} us") for s, _, c, _ in ranked[1:]]
     reason = f"predicted {seconds * 1e6:.1f} us" + ("" if len(ranked) > 1 else ", the only legal way")

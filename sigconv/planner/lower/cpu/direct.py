@@ -149,7 +149,7 @@ def transposed_window(unit: Unit, b: Builder) -> TransposedWindow:
     return TransposedWindow.of(x[2:], w[2:], **{k: a.get(k) for k in keys}, auto_pad=a.get("auto_pad", "NOTSET"))
 
 
-def _bias(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.ndarray | None:
+def bias_of(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.ndarray | None:
     """The node's own bias and the fused constant."""
     own = b.constant(unit.node.inputs[2]) if len(unit.node.inputs) > 2 and unit.node.inputs[2] else None
     parts = [p for p in (own, unit.bias) if p is not None]
@@ -174,27 +174,30 @@ def known(unit: Unit, b: Builder) -> str | None:
     return "an empty tensor" if any(0 in b.shape(n) for n in names) else None
 
 
-def _legal_conv(unit: Unit, b: Builder, planar: bool) -> str | None:
+def legal_conv(unit: Unit, b: Builder) -> str | None:
+    """Why no kernel with packed weights can run the convolution."""
     reason = known(unit, b) or float_type(unit, b)
     if reason:
         return reason
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
     rank = len(b.shape(unit.node.inputs[0])) - 2
-    if not 1 <= rank <= 3:
-        return f"{rank} spatial axes"
+    return None if 1 <= rank <= 3 else f"{rank} spatial axes"
+
+
+def _legal_direct(unit: Unit, b: Builder, planar: bool) -> str | None:
+    reason = legal_conv(unit, b)
     groups = int(unit.node.attrs.get("group", 1))
-    if groups > 1:
-        w = b.shape(unit.node.inputs[1])
-        vl = lanes(b.dtype(unit.output))
-        transposed = unit.node.op == "ConvTranspose"
-        m, c = (w[1], w[0] // groups) if transposed else (w[0] // groups, w[1])
-        if m % vl or (c % vl and not planar):
-            return f"groups of {c} -> {m} channels do not fill registers of {vl}"
-    return None
+    if reason or groups == 1:
+        return reason
+    w, vl = b.shape(unit.node.inputs[1]), lanes(b.dtype(unit.output))
+    m, c = (w[1], w[0] // groups) if unit.node.op == "ConvTranspose" else (w[0] // groups, w[1])
+    fits = m % vl == 0 and (planar or c % vl == 0)
+    return None if fits else f"groups of {c} -> {m} channels do not fill registers of {vl}"
 
 
-def _has(b: Builder, name: str, block: int) -> bool:
+def has_layout(b: Builder, name: str, block: int) -> bool:
+    """Whether the value lies in blocks of ``block`` somewhere already."""
     return any(t.block == block for t in b.tensors(name))
 
 
@@ -209,7 +212,7 @@ def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     used = m / (-(-m // vl) * vl)
     seconds = flops / (PEAK * used * (0.8 if planar else 0.95)) + nbytes / 4e10
-    if not _has(b, unit.node.inputs[0], 1 if planar else vl):
+    if not has_layout(b, unit.node.inputs[0], 1 if planar else vl):
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
     return Cost(flops, nbytes, seconds)
 
@@ -242,7 +245,7 @@ def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
     emit(
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=x.shape[0], block=x.block,
         weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)),
-        bias=_bias(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, x.shape[1]),
+        bias=bias_of(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, x.shape[1]),
         ys=_group_strides(y, groups, m), rs=_group_strides(r, groups, m) if r else None, activation=unit.activation,
         flat=flat,
     )  # fmt: skip
@@ -280,7 +283,7 @@ def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:
         r_address, rs = part(r, phases) if r else (None, None)
         emit(
             b, x=x.address, y=y_address, residual=r_address, batch=x.shape[0], block=x.block, weights=chosen,
-            bias=_bias(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs,
+            bias=bias_of(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs,
             activation=unit.activation, flat=False,
         )  # fmt: skip
 
@@ -306,7 +309,7 @@ for _planar in (False, True):
         Candidate(
             _name,
             ("Conv",),
-            lambda u, b, p=_planar: _legal_conv(u, b, p),
+            lambda u, b, p=_planar: _legal_direct(u, b, p),
             lambda u, b, p=_planar: _cost_conv(u, b, p),
             lambda u, b, p=_planar: _lower_conv(u, b, p),
         )
@@ -315,7 +318,7 @@ for _planar in (False, True):
         Candidate(
             "subpixel_planar" if _planar else "subpixel_blocked",
             ("ConvTranspose",),
-            lambda u, b, p=_planar: _legal_conv(u, b, p),
+            lambda u, b, p=_planar: _legal_direct(u, b, p),
             lambda u, b, p=_planar: _cost_conv(u, b, p),
             lambda u, b, p=_planar: _lower_transposed(u, b, p),
         )
