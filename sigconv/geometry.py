@@ -277,7 +277,7 @@ class TransposedWindow:
         sizes = _integers("sizes", sizes, len(sizes), 0)
         rank = len(sizes)
         wanted = _integers("output_shape", output_shape, rank, 1) if _given(output_shape) else (None,) * rank
-        columns = _attributes(rank, kernel, strides, dilations, None if _given(output_shape) else pads, auto_pad)
+        columns = _attributes(rank, kernel, strides, dilations, pads, auto_pad)
         extra = _integers("output_padding", output_padding, rank, 0, default=0)
         rows = enumerate(zip(sizes, *columns, extra, wanted, strict=True))
         return cls(tuple(_transposed_axis(i, *row, auto_pad=auto_pad) for i, row in rows))
