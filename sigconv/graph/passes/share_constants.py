@@ -1,0 +1,29 @@
+"""Equal constants, kept once."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from sigconv.graph.ir import Graph
+
+
+def run(graph: Graph) -> Graph:
+    """The graph with constants of equal bits, dtype and shape under one name; the same graph where none are equal."""
+    outputs = {v.name for v in graph.outputs}
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    alias: dict[str, str] = {}
+    for name, array in graph.constants.items():
+        if array.dtype.kind != "O":
+            kept = first.setdefault((array.dtype.name, array.shape, _digest(array)), name)
+            if kept != name and name not in outputs:
+                alias[name] = kept
+    if not alias:
+        return graph
+    nodes = tuple(node.replace(inputs=tuple(alias.get(n, n) for n in node.inputs)) for node in graph.nodes)
+    return graph.replace(nodes=nodes, constants={k: v for k, v in graph.constants.items() if k not in alias})
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return hashlib.blake2b(array.tobytes(), digest_size=32).digest()
