@@ -1,7 +1,7 @@
 """Layer, instance and group normalisation: y = (x - mean) / sqrt(variance + epsilon) * scale + bias.
 
-Mean and variance take two passes; both sums are blocks in the array's precision joined in float64, and the variance is
-corrected for the rounding of the mean that was subtracted.
+Moments are taken twice: about 0 for the mean, then about that mean for the variance (with the correction for what the
+rounded mean is off). Sums are blocks in the array's precision joined in float64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.lanes import div, filled, lane, narrow, sqrt, widen
+from sigconv.kernels.cpu.lanes import div, filled, lane, maximum, narrow, sqrt, widen
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.simd import add, broadcast, fma, lanes, load, mul, store, sub
 
@@ -44,160 +44,49 @@ every lane has its own mean and variance. scale and bias (0: absent) hold groups
 """
 
 
-@inline
-def itself(x, shift):
-    return x
-
-
-@inline
-def squared_deviation(x, shift):
-    d = sub(x, shift)
-    return mul(d, d)
-
-
-def _sums(value, zero):
-    """Sums of value(x, shift) over one item: along a vector's lanes, and of the columns that fill no vector."""
-
-    @inline
-    def vector_sum(src, a, count, step, shift):
-        """Each lane over (channels, planes, rows) and ``count`` vectors of a row, ``step`` elements apart."""
-        result = widen(broadcast(zero))
-        for channel in range(a.channels):
-            for plane in range(a.planes):
-                for row in range(a.rows):
-                    at = channel * a.src_channel + plane * a.src_plane + row * a.src_row
-                    for block in range(0, count, BLOCK):
-                        part = broadcast(zero)
-                        for k in range(block, min(block + BLOCK, count)):
-                            part = add(part, value(load(src, at + k * step), shift))
-                        result = add(result, widen(part))
-        return result
-
-    @inline
-    def number_sum(src, a, first, shift):
-        result = 0.0
-        for channel in range(a.channels):
-            for plane in range(a.planes):
-                for row in range(a.rows):
-                    at = channel * a.src_channel + plane * a.src_plane + row * a.src_row
-                    for col in range(first, a.cols):
-                        result += widen(value(src[at + col], shift))
-        return result
-
-    return vector_sum, number_sum
-
-
-def make_group_norm(dtype: type, name: str) -> Kernel:
-    size, width = np.dtype(dtype).itemsize, lanes(dtype)
+def _row_moments(dtype: type):
+    """row_moments(src, count, step, shift): of ``count`` vectors ``step`` elements apart, per lane in float64."""
     zero = dtype(0)
-    vector_sum, number_sum = _sums(itself, zero)
-    vector_squares, number_squares = _sums(squared_deviation, zero)
 
     @inline
-    def plain(src, dst, scale, bias, a):
-        n = a.channels * a.planes * a.rows * a.cols
-        vectors = a.cols // width
-        sums = vector_sum(src, a, vectors, width, broadcast(zero))
-        total = number_sum(src, a, vectors * width, zero)
-        for i in range(width):
-            total += lane(sums, i)
-        mean = dtype(total / n)
-        squares = vector_squares(src, a, vectors, width, broadcast(mean))
-        square = number_squares(src, a, vectors * width, mean)
-        for i in range(width):
-            square += lane(squares, i)
-        rounding = total / n - mean
-        inverse = 1.0 / math.sqrt(max(square / n - rounding * rounding, 0.0) + a.epsilon)
-        for channel in range(a.channels):
-            gain = dtype(inverse * scale[channel]) if a.scale else dtype(inverse)
-            offset = bias[channel] if a.bias else zero
-            for plane in range(a.planes):
-                for row in range(a.rows):
-                    x = channel * a.src_channel + plane * a.src_plane + row * a.src_row
-                    y = channel * a.dst_channel + plane * a.dst_plane + row * a.dst_row
-                    for col in range(a.cols):
-                        dst[y + col] = (src[x + col] - mean) * gain + offset
+    def row_moments(src, count, step, shift):
+        """(sum of x - shift, sum of its squares)."""
+        total = square = widen(broadcast(zero))
+        for block in range(0, count, BLOCK):
+            t = q = broadcast(zero)
+            for k in range(block, min(block + BLOCK, count)):
+                d = sub(load(src, k * step), shift)
+                t, q = add(t, d), fma(d, d, q)
+            total, square = add(total, widen(t)), add(square, widen(q))
+        return total, square
 
-    @inline
-    def blocked(src, dst, scale, bias, a):
-        """The lanes of one vector, each with its own statistics."""
-        total = vector_sum(src, a, a.cols, a.lanes, broadcast(zero))
-        n = filled(np.float64(a.planes * a.rows * a.cols), total)
-        exact = div(total, n)
-        mean = narrow(exact, broadcast(zero))
-        rounding = sub(exact, widen(mean))
-        square = div(vector_squares(src, a, a.cols, a.lanes, mean), n)
-        variance = sub(square, mul(rounding, rounding))
-        gain = narrow(div(filled(1.0, n), sqrt(add(variance, filled(a.epsilon, n)))), mean)
-        offset = broadcast(zero)
-        if a.scale:
-            gain = mul(gain, load(scale, 0))
-        if a.bias:
-            offset = load(bias, 0)
-        for plane in range(a.planes):
-            for row in range(a.rows):
-                x, y = plane * a.src_plane + row * a.src_row, plane * a.dst_plane + row * a.dst_row
-                for col in range(a.cols):
-                    store(dst, y + col * a.lanes, fma(sub(load(src, x + col * a.lanes), mean), gain, offset))
-
-    def group_norm(args, thread, threads):
-        a = numba.carray(args, 1)[0]
-        vectors = (a.lanes + width - 1) // width
-        items = a.batch * a.groups * vectors
-        for item in range(items * thread // threads, items * (thread + 1) // threads):
-            v = item % vectors * width
-            group = item // vectors % a.groups
-            batch = item // vectors // a.groups
-            src = as_pointer(a.src + size * (batch * a.src_batch + group * a.src_group + v), dtype)
-            dst = as_pointer(a.dst + size * (batch * a.dst_batch + group * a.dst_group + v), dtype)
-            scale = as_pointer(a.scale + size * (group * a.channels * a.lanes + v), dtype)
-            bias = as_pointer(a.bias + size * (group * a.channels * a.lanes + v), dtype)
-            if a.lanes == 1:
-                plain(src, dst, scale, bias, a)
-            else:
-                blocked(src, dst, scale, bias, a)
-
-    group_norm.__name__ = group_norm.__qualname__ = name
-    return kernel(GROUP)(group_norm)
-
-
-def _row_sum(value, zero, width: int):
-    @inline
-    def row_sum(src, n, shift):
-        """The sum of value(x, shift) over n contiguous elements."""
-        vectors = n // width
-        wide, shifts = widen(broadcast(zero)), broadcast(shift)
-        for block in range(0, vectors, BLOCK):
-            part = broadcast(zero)
-            for k in range(block, min(block + BLOCK, vectors)):
-                part = add(part, value(load(src, k * width), shifts))
-            wide = add(wide, widen(part))
-        result = 0.0
-        for i in range(width):
-            result += lane(wide, i)
-        for i in range(vectors * width, n):
-            result += widen(value(src[i], shift))
-        return result
-
-    return row_sum
+    return row_moments
 
 
 def make_layer_norm(dtype: type, name: str) -> Kernel:
     size, width = np.dtype(dtype).itemsize, lanes(dtype)
-    zero = dtype(0)
-
-    row_sum, row_squares = _row_sum(itself, zero, width), _row_sum(squared_deviation, zero, width)
+    row_moments = _row_moments(dtype)
 
     def layer_norm(args, thread, threads):
         a = numba.carray(args, 1)[0]
         n, scale, bias = a.n, as_pointer(a.scale, dtype), as_pointer(a.bias, dtype)
+        vectors = n // width
         for row in range(a.rows * thread // threads, a.rows * (thread + 1) // threads):
             src = as_pointer(a.src + size * row * a.src_row, dtype)
             dst = as_pointer(a.dst + size * row * a.dst_row, dtype)
-            exact = row_sum(src, n, zero) / n
-            mean = dtype(exact)
-            rounding = exact - mean
-            variance = row_squares(src, n, mean) / n - rounding * rounding
+            mean, variance = dtype(0), 0.0
+            for _ in range(2):
+                totals, squares = row_moments(src, vectors, width, broadcast(mean))
+                total = square = 0.0
+                for i in range(width):
+                    total += lane(totals, i)
+                    square += lane(squares, i)
+                for i in range(vectors * width, n):
+                    d = widen(src[i] - mean)
+                    total += d
+                    square += d * d
+                variance = square / n - (total / n) * (total / n)
+                mean = dtype(mean + total / n)
             gain = dtype(1.0 / math.sqrt(max(variance, 0.0) + a.epsilon))
             for i in range(n):
                 dst[i] = (src[i] - mean) * gain
@@ -210,6 +99,104 @@ def make_layer_norm(dtype: type, name: str) -> Kernel:
 
     layer_norm.__name__ = layer_norm.__qualname__ = name
     return kernel(LAYER)(layer_norm)
+
+
+def make_group_norm(dtype: type, name: str) -> Kernel:
+    size, width = np.dtype(dtype).itemsize, lanes(dtype)
+    zero = dtype(0)
+    row_moments = _row_moments(dtype)
+
+    @inline
+    def moments(src, a, count, step, shift):
+        """`row_moments` over all rows of an item."""
+        total = square = widen(broadcast(zero))
+        for channel in range(a.channels):
+            for plane in range(a.planes):
+                for row in range(a.rows):
+                    at = a.src_channel * channel + a.src_plane * plane + a.src_row * row
+                    t, q = row_moments(as_pointer(src + size * at, dtype), count, step, shift)
+                    total, square = add(total, t), add(square, q)
+        return total, square
+
+    @inline
+    def plain(src, dst, scale, bias, a):
+        n = a.channels * a.planes * a.rows * a.cols
+        vectors = a.cols // width
+        mean, variance = zero, 0.0
+        for _ in range(2):
+            totals, squares = moments(src, a, vectors, width, broadcast(mean))
+            total = square = 0.0
+            for i in range(width):
+                total += lane(totals, i)
+                square += lane(squares, i)
+            for channel in range(a.channels):
+                for plane in range(a.planes):
+                    for row in range(a.rows):
+                        x = as_pointer(
+                            src + size * (a.src_channel * channel + a.src_plane * plane + a.src_row * row), dtype
+                        )
+                        for col in range(vectors * width, a.cols):
+                            d = widen(x[col] - mean)
+                            total += d
+                            square += d * d
+            variance = square / n - (total / n) * (total / n)
+            mean = dtype(mean + total / n)
+        inverse = 1.0 / math.sqrt(max(variance, 0.0) + a.epsilon)
+        for channel in range(a.channels):
+            gain = dtype(inverse * scale[channel]) if a.scale else dtype(inverse)
+            offset = bias[channel] if a.bias else zero
+            for plane in range(a.planes):
+                for row in range(a.rows):
+                    x = as_pointer(
+                        src + size * (a.src_channel * channel + a.src_plane * plane + a.src_row * row), dtype
+                    )
+                    y = as_pointer(
+                        dst + size * (a.dst_channel * channel + a.dst_plane * plane + a.dst_row * row), dtype
+                    )
+                    for col in range(a.cols):
+                        y[col] = (x[col] - mean) * gain + offset
+
+    @inline
+    def blocked(src, dst, scale, bias, a):
+        """The lanes of one vector, each with its own statistics."""
+        mean = gain = offset = broadcast(zero)
+        for _ in range(2):
+            total, square = moments(src, a, a.cols, a.lanes, mean)
+            n = filled(np.float64(a.planes * a.rows * a.cols), total)
+            centre = div(total, n)
+            variance = maximum(sub(div(square, n), mul(centre, centre)), filled(0.0, n))
+            gain = narrow(div(filled(1.0, n), sqrt(add(variance, filled(a.epsilon, n)))), mean)
+            mean = narrow(add(widen(mean), centre), mean)
+        if a.scale:
+            gain = mul(gain, load(scale, 0))
+        if a.bias:
+            offset = load(bias, 0)
+        for plane in range(a.planes):
+            for row in range(a.rows):
+                x = as_pointer(src + size * (a.src_plane * plane + a.src_row * row), dtype)
+                y = as_pointer(dst + size * (a.dst_plane * plane + a.dst_row * row), dtype)
+                for col in range(a.cols):
+                    store(y, col * a.lanes, fma(sub(load(x, col * a.lanes), mean), gain, offset))
+
+    def group_norm(args, thread, threads):
+        a = numba.carray(args, 1)[0]
+        vectors = (a.lanes + width - 1) // width
+        items = a.batch * a.groups * vectors
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            v = item % vectors * width
+            group = item // vectors % a.groups
+            batch = item // vectors // a.groups
+            src = a.src + size * (batch * a.src_batch + group * a.src_group + v)
+            dst = a.dst + size * (batch * a.dst_batch + group * a.dst_group + v)
+            scale = as_pointer(a.scale + size * (group * a.channels * a.lanes + v), dtype)
+            bias = as_pointer(a.bias + size * (group * a.channels * a.lanes + v), dtype)
+            if a.lanes == 1:
+                plain(src, dst, scale, bias, a)
+            else:
+                blocked(src, dst, scale, bias, a)
+
+    group_norm.__name__ = group_norm.__qualname__ = name
+    return kernel(GROUP)(group_norm)
 
 
 layer_norm_f32 = make_layer_norm(np.float32, "layer_norm_f32")

@@ -66,11 +66,10 @@ def logarithm(x, n):
 def make(dtype: type, name: str, identity: float, value, combine, finish) -> Kernel:
     """finish(combine over r of value(x), number of r); NaN in gives NaN out; no elements give finish(identity, 0)."""
     size, width = np.dtype(dtype).itemsize, lanes(dtype)
-    chunk = 4 * width
     start, wide_start = dtype(identity), np.float64(identity)
 
     @inline
-    def one_number(src, n0, s0, n1, s1):
+    def reduce_numbers(src, n0, s0, n1, s1):
         result = wide_start
         for r0 in range(n0):
             for block in range(0, n1, BLOCK):
@@ -81,7 +80,7 @@ def make(dtype: type, name: str, identity: float, value, combine, finish) -> Ker
         return result
 
     @inline
-    def one_vector(src, n0, s0, n1, s1):
+    def reduce_vectors(src, n0, s0, n1, s1):
         """The reduction of each lane of a vector that moves by s0 and s1."""
         result = widen(broadcast(start))
         for r0 in range(n0):
@@ -92,90 +91,36 @@ def make(dtype: type, name: str, identity: float, value, combine, finish) -> Ker
                 result = combine(result, widen(part))
         return result
 
-    @inline
-    def four_vectors(src, n0, s0, n1, s1, apart):
-        """Four vectors, ``apart`` elements from one another, that move together."""
-        a = b = c = d = widen(broadcast(start))
-        for r0 in range(n0):
-            for block in range(0, n1, BLOCK):
-                e = f = g = h = broadcast(start)
-                for r1 in range(block, min(block + BLOCK, n1)):
-                    at = r0 * s0 + r1 * s1
-                    e = combine(e, value(load(src, at)))
-                    f = combine(f, value(load(src, at + apart)))
-                    g = combine(g, value(load(src, at + 2 * apart)))
-                    h = combine(h, value(load(src, at + 3 * apart)))
-                a, b, c, d = (combine(a, widen(e)), combine(b, widen(f)), combine(c, widen(g)), combine(d, widen(h)))
-        return a, b, c, d
-
-    @inline
-    def shifted(a_src, elements):
-        return as_pointer(a_src + size * elements, dtype)
-
-    @inline
-    def along(src, a):
-        """One output: the last reduced axis is contiguous."""
-        n0, s0, n1 = a.reduced0, a.src_reduced0, a.reduced1
-        fours, vectors = n1 // chunk, n1 // width
-        result = wide_start
-        if fours > 0:
-            p, q, r, s = four_vectors(as_pointer(src, dtype), n0, s0, fours, chunk, width)
-            wide = combine(combine(p, q), combine(r, s))
-            for i in range(width):
-                result = combine(result, lane(wide, i))
-        if vectors > 4 * fours:
-            wide = one_vector(shifted(src, fours * chunk), n0, s0, vectors - 4 * fours, width)
-            for i in range(width):
-                result = combine(result, lane(wide, i))
-        return combine(result, one_number(shifted(src, vectors * width), n0, s0, n1 - vectors * width, 1))
-
-    @inline
-    def store(dst, at, step, wide, n):
-        for i in range(width):
-            dst[(at + i) * step] = dtype(finish(lane(wide, i), n))
-
-    @inline
-    def across(src, dst, a, count, n):
-        """Up to ``chunk`` neighbouring outputs: the inner axis is contiguous."""
-        n0, s0, n1, s1 = a.reduced0, a.src_reduced0, a.reduced1, a.src_reduced1
-        if count == chunk:
-            p, q, r, s = four_vectors(as_pointer(src, dtype), n0, s0, n1, s1, width)
-            store(dst, 0, a.dst_inner, p, n)
-            store(dst, width, a.dst_inner, q, n)
-            store(dst, 2 * width, a.dst_inner, r, n)
-            store(dst, 3 * width, a.dst_inner, s, n)
-            return
-        body = count - count % width
-        for i in range(0, body, width):
-            p, q, r, s = four_vectors(shifted(src, i), n0, s0, n1 // 4, 4 * s1, s1)
-            rest = one_vector(shifted(src, i + n1 // 4 * 4 * s1), n0, s0, n1 % 4, s1)
-            store(dst, i, a.dst_inner, combine(combine(combine(p, q), combine(r, s)), rest), n)
-        for i in range(body, count):
-            dst[i * a.dst_inner] = dtype(finish(one_number(shifted(src, i), n0, s0, n1, s1), n))
-
     def reduce(args, thread, threads):
         a = numba.carray(args, 1)[0]
-        n = np.float64(a.reduced0 * a.reduced1)
-        chunks = (a.inner + chunk - 1) // chunk
+        n0, s0, n1, s1 = a.reduced0, a.src_reduced0, a.reduced1, a.src_reduced1
+        n = np.float64(n0 * n1)
+        across = a.src_inner == 1 and a.inner >= width  # vectors of neighbouring outputs
+        along = not across and s1 == 1  # vectors of neighbouring inputs of one output
+        vectors = n1 // width if along else 0
+        chunks = (a.inner + width - 1) // width
         items = a.outer0 * a.outer1 * chunks
         for item in range(items * thread // threads, items * (thread + 1) // threads):
-            first = item % chunks * chunk
+            first = item % chunks * width
             o1 = item // chunks % a.outer1
             o0 = item // chunks // a.outer1
-            count = min(chunk, a.inner - first)
+            count = min(width, a.inner - first)
             src = a.src + size * (o0 * a.src_outer0 + o1 * a.src_outer1 + first * a.src_inner)
-            dst = shifted(a.dst, o0 * a.dst_outer0 + o1 * a.dst_outer1 + first * a.dst_inner)
-            if a.src_inner == 1 and a.inner > 1:
-                across(src, dst, a, count, n)
-            elif a.src_reduced1 == 1:
-                for i in range(count):
-                    dst[i * a.dst_inner] = dtype(finish(along(src + size * i * a.src_inner, a), n))
-            else:
-                for i in range(count):
-                    one = one_number(
-                        shifted(src, i * a.src_inner), a.reduced0, a.src_reduced0, a.reduced1, a.src_reduced1
-                    )
-                    dst[i * a.dst_inner] = dtype(finish(one, n))
+            dst = as_pointer(a.dst + size * (o0 * a.dst_outer0 + o1 * a.dst_outer1 + first * a.dst_inner), dtype)
+            whole = across and count == width  # one vector is all of this item's outputs
+            for i in range(1 if whole else count):
+                x = as_pointer(src + size * i * a.src_inner, dtype)
+                wide = reduce_vectors(x, n0, s0, n1 if whole else vectors, s1 if whole else width)
+                result = wide_start
+                for k in range(width):
+                    if whole:
+                        dst[k * a.dst_inner] = dtype(finish(lane(wide, k), n))
+                    else:
+                        result = combine(result, lane(wide, k))
+                if not whole:
+                    rest = as_pointer(src + size * (i * a.src_inner + vectors * width), dtype)
+                    result = combine(result, reduce_numbers(rest, n0, s0, n1 - vectors * width, s1))
+                    dst[i * a.dst_inner] = dtype(finish(result, n))
 
     reduce.__name__ = reduce.__qualname__ = name
     return kernel(ARGS)(reduce)
