@@ -29,6 +29,7 @@ from numba.core.ccallback import CFunc
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import _nrt_python
 
 from sigconv import __version__, config
 from sigconv.kernels import cache
@@ -134,13 +135,21 @@ def kernel(args: np.dtype[Any]) -> Callable[[Callable[..., None]], Kernel]:
     return lambda function: Kernel(function, args)
 
 
+@functools.cache
+def _register_symbols() -> None:
+    """Name every C function that an object may refer to: LLVM leaves *all* of its calls null where one is unknown."""
+    cpu_target.target_context  # libm and Numba's helpers
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
 def _link(symbol: str, code: bytes) -> int:
     """Load an object file into this process; the address of ``symbol``.
 
     One engine an object: helpers of the same mangled name, compiled in different processes, never meet. The engine is
     detached, hence never freed: a thread may still be running its code when the interpreter shuts down.
     """
-    cpu_target.target_context  # registers the C functions (libm, Numba's helpers) that objects call
+    _register_symbols()
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
