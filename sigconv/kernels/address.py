@@ -1,13 +1,13 @@
-"""Args records hold addresses as integers: these turn them into typed pointers and arrays inside a kernel."""
+"""Args records hold addresses as integers: these turn them into typed pointers inside a kernel."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import from_dtype, types
 from numba.extending import intrinsic
-
-from sigconv.kernels.jit import inline
 
 
 @intrinsic
@@ -42,7 +42,55 @@ def copy_bytes(typingctx, target, source, count):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-@inline
-def array_at(address, n, dtype):
-    """The ``n`` elements of ``dtype`` at ``address`` as a 1-D array."""
-    return carray(as_pointer(address, dtype), n)
+@intrinsic
+def get(typingctx, pointer, index):
+    """pointer[index]; the index may be negative and is never wrapped."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.gep(args[0], [args[1]]))
+
+    return pointer.dtype(pointer, types.int64), codegen
+
+
+@intrinsic
+def put(typingctx, pointer, index, value):
+    """pointer[index] = value; the index may be negative and is never wrapped."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], builder.gep(args[0], [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, pointer.dtype), codegen
+
+
+@intrinsic
+def fields(typingctx, args):
+    """The args record, whose number fields are attributes."""
+    record = args.dtype
+
+    def codegen(context, builder, signature, values):
+        return builder.bitcast(values[0], context.get_value_type(record))
+
+    return record(args), codegen
+
+
+def array_field(args: np.dtype[Any], name: str) -> Any:
+    """An intrinsic that finds the array field ``name``: (args pointer) -> pointer to its numbers, in C order.
+
+    Make it a module's global. A record's own arrays, read as attributes, would carry reference counts into the kernel.
+    """
+    dtype, offset = args.fields[name][:2]
+    number = from_dtype(dtype.base)
+
+    @intrinsic
+    def field(typingctx, args):
+        pointer = types.CPointer(number)
+
+        def codegen(context, builder, signature, values):
+            first_byte = builder.bitcast(values[0], ir.IntType(8).as_pointer())
+            at = builder.gep(first_byte, [ir.Constant(ir.IntType(64), offset)])
+            return builder.bitcast(at, context.get_value_type(pointer))
+
+        return pointer(args), codegen
+
+    return field
