@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 
 from sigconv.kernels import atomic
@@ -9,7 +12,12 @@ from sigconv.kernels.cpu import team as native
 from sigconv.kernels.cpu.team import STEP
 from sigconv.runtime.team import TEAM, KernelFunction, Team
 
-__all__ = ["STEP", "Prepared"]
+__all__ = ["KERNELS", "STEP", "Prepared"]
+
+KERNELS = (native.run, native.serve)
+"""What running anything needs, for `sigconv.kernels.jit.ensure`."""
+
+_WAKING_SECONDS = 200e-6  # what waking a thread costs the caller, and until it is there
 
 
 class Prepared:
@@ -27,16 +35,30 @@ class Prepared:
         self._address = self._record.ctypes.data
         self._width = int(steps["width"].max(initial=1))
         self._call = KernelFunction(native.run.address)
+        self._last, self._end, self._alone = math.inf, -math.inf, 0.0
 
     def run(self, threads: int) -> None:
         """Run all steps with at most ``threads`` threads, the caller being one of them."""
         if self._width < threads:
             threads = self._width
-        if threads > 1:
-            team = self._team
-            if team.asleep or team.size < threads - 1:
-                team.wake(threads - 1)
+        team = self._team
+        if threads > 1 and team.size - len(team.asleep) < threads - 1:
+            self._run_short_of_workers(threads)
+        else:
+            self._call(self._address, 0, threads)
+
+    def _run_short_of_workers(self, threads: int) -> None:
+        """Wake workers, unless this run and those just before it, done without, are shorter than waking takes."""
+        start = time.perf_counter()
+        if start - self._end > self._team.spin:
+            self._alone = 0.0  # they would be asleep again by the next run
+        if self._alone + self._last >= _WAKING_SECONDS:
+            self._team.wake(threads - 1)
+            self._alone = 0.0
         self._call(self._address, 0, threads)
+        self._end = time.perf_counter()
+        self._last = self._end - start
+        self._alone += self._last
 
     def profile(self, threads: int) -> np.ndarray:
         """Run all steps one after the other; the seconds each took, float64 of shape (steps,)."""

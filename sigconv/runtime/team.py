@@ -11,8 +11,10 @@ import atexit
 import contextlib
 import ctypes
 import os
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from sigconv.kernels.cpu import team as native
 
 MAX_WORKERS = 255
 
+_current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
+
 KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 """A kernel as Python calls it; the call releases the GIL."""
 
@@ -30,72 +34,89 @@ KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.
 class Team:
     """Up to `MAX_WORKERS` worker threads that whoever runs a program shares; one run at a time has them.
 
-    ``size``: workers started so far. ``asleep``: the locks that sleeping workers wait on.
+    ``words``: the memory shared with native code, at ``address``. ``size``: workers started so far. ``asleep``: thread
+    id and lock of each sleeping one. ``spin``: seconds until an idle one sleeps.
     """
 
     def __init__(self) -> None:
-        lines = native.FIRST_WORKER // native.LINE + MAX_WORKERS + 1
-        self._memory = np.zeros(lines * native.LINE, np.uint8)
-        self.address = -(-self._memory.ctypes.data // native.LINE) * native.LINE
-        words = (self.address - self._memory.ctypes.data) // 8
-        self._header = self._memory.view(np.int64)[words : words + native.LINE // 8]
+        memory = np.zeros(native.FIRST_WORKER + (MAX_WORKERS + 1) * native.LINE, np.uint8)
+        start = -memory.ctypes.data % native.LINE
+        self.words = memory[start : start + native.FIRST_WORKER + MAX_WORKERS * native.LINE].view(np.int64)
+        self.address = self.words.ctypes.data
         self.reset()
 
     def reset(self) -> None:
         """Forget all workers: in a forked child they do not exist, and a run of the parent may have had the team."""
-        self._memory[:] = 0
+        self.words[:] = 0
         self.size = 0
-        self.asleep: deque[Any] = deque()
+        self.spin = 0.0
+        self.asleep: deque[tuple[int, Any]] = deque()
         self._threads: list[threading.Thread] = []
         self._growing = threading.Lock()
-        self._closed = False
+        self._limit = MAX_WORKERS
 
     def wake(self, helpers: int) -> None:
         """Have ``helpers`` workers awake soon; starts those that do not exist yet. Does not wait for them."""
-        if self.size < helpers and not self._closed:
-            self._grow(min(helpers, MAX_WORKERS))
+        if self.words[native.STOP // 8]:
+            return
+        if self.size < min(helpers, self._limit):
+            self._grow(helpers)
         with contextlib.suppress(IndexError):  # another caller may have woken the last one
             for _ in range(helpers - (self.size - len(self.asleep))):
-                self.asleep.pop().release()
+                thread, lock = self.asleep.pop()
+                _keep_off_this_core(thread)
+                lock.release()
 
     def stop(self) -> None:
         """End all workers, for good. Runs in progress finish without them."""
         with self._growing:
-            self._closed = True
-            self._header[native.STOP // 8] = 1
+            self.words[native.STOP // 8] = 1
             with contextlib.suppress(IndexError):
                 while True:
-                    self.asleep.pop().release()
+                    self.asleep.pop()[1].release()
             for thread in self._threads:
                 thread.join(1.0)
 
     def _grow(self, size: int) -> None:
-        spin = config.get("spin_us") * atomic.TICKS_PER_SECOND // 1_000_000
+        self.spin = config.get("spin_us") * 1e-6
+        serve = KernelFunction(native.serve.address)
         with self._growing:
-            while self.size < size and not self._closed:
-                thread = threading.Thread(
-                    target=self._work, args=(self.size, spin), name=f"sigconv-{self.size + 1}", daemon=True
-                )
+            while self.size < min(size, self._limit) and not self.words[native.STOP // 8]:
+                record = np.array([(self.address, self.size, self.spin * atomic.TICKS_PER_SECOND)], native.SERVE)
+                name = f"sigconv-{self.size + 1}"
+                thread = threading.Thread(target=self._work, args=(serve, record), name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # no more threads to be had: go on with those there are
-                    self._closed = True
+                    self._limit = self.size
                     return
+                _keep_off_this_core(thread.native_id)
                 self._threads.append(thread)
                 self.size += 1
-                self._header[native.WORKERS // 8] = self.size
+                self.words[native.WORKERS // 8] = self.size
 
-    def _work(self, worker: int, spin: int) -> None:
-        serve = KernelFunction(native.serve.address)
-        record = np.array([(self.address, worker, spin)], native.SERVE)
+    def _work(self, serve: Callable[[int, int, int], None], record: np.ndarray) -> None:
         address, asleep, lock = record.ctypes.data, self.asleep, threading.Lock()
+        bed = (threading.get_native_id(), lock)
         lock.acquire()
         while True:
             serve(address, 0, 1)
-            asleep.append(lock)
-            if self._header[native.STOP // 8]:
+            asleep.append(bed)
+            if self.words[native.STOP // 8]:
                 return
             lock.acquire()
+
+
+def _keep_off_this_core(thread: int | None) -> None:
+    """Let a worker run on any core that the caller may use, except the one the caller is on.
+
+    Linux prefers the waker's core for a thread that wakes; there it would take turns with the run it should help.
+    """
+    if _current_cpu is not None:
+        cores = os.sched_getaffinity(0) - {_current_cpu()}
+        if cores:
+            with contextlib.suppress(OSError):  # the thread has ended
+                os.sched_setaffinity(thread or 0, cores)
 
 
 TEAM = Team()

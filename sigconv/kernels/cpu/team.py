@@ -7,7 +7,8 @@ A worker owns one word, its state, and the only transitions are
     OFFERED -> WORKING       worker: takes the share, by compare-and-swap
     OFFERED -> READY         leader: takes the share back and does it itself, by compare-and-swap
     WORKING -> READY         worker: has done the share
-Hence each share is done exactly once, and the leader only ever waits for a worker that is at work.
+Hence each share is done exactly once, and the leader only ever waits for a worker that is at work. If the system takes
+such a worker off its core, the leader is held up; it then goes on alone for several times as long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import numpy as np
 from numba import carray
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.atomic import atomic_load, atomic_replace, atomic_store, call_kernel, pause, read_clock
+from sigconv.kernels.atomic import (
+    TICKS_PER_SECOND,
+    atomic_load,
+    atomic_replace,
+    atomic_store,
+    call_kernel,
+    pause,
+    read_clock,
+)
 from sigconv.kernels.jit import inline, kernel
 
 STEP = np.dtype([("kernel", np.int64), ("args", np.int64), ("width", np.int64), ("fence", np.int64)])
@@ -30,13 +39,15 @@ SERVE = np.dtype([("team", np.int64), ("worker", np.int64), ("spin", np.int64)])
 
 LINE = 128  # bytes: two cache lines, since cores fetch them in pairs
 STOP, WORKERS = 0, 8  # byte offsets in the first line of a team: leave now; how many workers have a line
-LEADER = LINE  # in the second line: whether a run has the team
+LEADER, REST = LINE, LINE + 8  # in the second line: whether a run has the team; the time until which it works alone
 FIRST_WORKER = 2 * LINE
 
 STATE, STEPS, FIRST, LAST, THREAD, THREADS = range(0, 48, 8)  # byte offsets in a worker's line
 AWAY, READY, OFFERED, WORKING = range(4)
 
 _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
+_REST_FACTOR = 4  # rest this many times as long as a worker held the leader up: a run loses at most a quarter so
+_PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
 
@@ -65,6 +76,10 @@ def _execute_offer(line):
 @inline
 def _execute_together(team, steps, first, last, limit):
     """All shares of the steps first..last-1, split among at most ``limit`` threads; returns when all are done."""
+    start = read_clock()
+    if start < _word(team + REST):
+        _execute(steps, first, last, 0, 1)
+        return
     end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
     threads = 1
     line = team + FIRST_WORKER
@@ -89,11 +104,15 @@ def _execute_together(team, steps, first, last, limit):
         if atomic_load(line) == OFFERED and atomic_replace(line, OFFERED, READY):
             _execute_offer(line)
         line += LINE
+    done = read_clock()
     line = team + FIRST_WORKER
     while line < end:
         while atomic_load(line) == WORKING:
             pause()
         line += LINE
+    now = read_clock()
+    if now - done > done - start + _PATIENCE:
+        atomic_store(team + REST, now + _REST_FACTOR * (now - done))
 
 
 @kernel(RUN)
