@@ -18,7 +18,6 @@ from sigconv.ops._infer import (
     common_dtype,
     fact,
     merge_dim,
-    present,
     spatial,
 )
 from sigconv.ops._numeric import widened
@@ -26,18 +25,31 @@ from sigconv.ops._windows import TRANSPOSED, as_model_error, correlate, geometry
 from sigconv.ops.spec import Dim, Fact, Shape, register
 
 
-def known_kernel(w: Fact, kernel_shape: Sequence[int] | None, rank: int) -> tuple[int, ...] | None:
-    """The kernel's sizes from the weights or the attribute, None where neither tells; ModelError where they differ."""
-    if kernel_shape is not None and len(kernel_shape) != rank:
-        raise ModelError(f"kernel_shape {list(kernel_shape)} must have {rank} entries, one a spatial axis")
-    sizes: Sequence[Dim] = w.shape[2:] if w.shape is not None else (None,) * rank
-    if kernel_shape is not None:
-        sizes = [
-            merge_dim(int(k), d, "kernel_shape and the weight's sizes")
-            for k, d in zip(kernel_shape, sizes, strict=True)
-        ]
-    known = tuple(d for d in sizes if isinstance(d, int))
-    return known if len(known) == rank else None
+def spatial_sizes(x: Fact, w: Fact, kernel_shape: Sequence[int] | None) -> tuple[Shape, Shape] | None:
+    """The spatial sizes of input and kernel (from the weight or the attribute), None where the rank is not known.
+
+    ModelError where ranks or kernel sizes contradict each other.
+    """
+    check_rank(w, least=3, what="the weight")
+    sizes = spatial(x)
+    if sizes is None:
+        return None
+    if w.rank is not None and w.rank != x.rank:
+        raise ModelError(
+            f"the weight has shape {w.shape}, rank {w.rank}; the input of shape {x.shape} needs rank {x.rank}"
+        )
+    kernel = (None,) * len(sizes) if w.shape is None else w.shape[2:]
+    if kernel_shape is None:
+        return sizes, kernel
+    if len(kernel_shape) != len(sizes):
+        raise ModelError(f"kernel_shape {list(kernel_shape)} must have {len(sizes)} entries, one a spatial axis")
+    both = zip(kernel_shape, kernel, strict=True)
+    return sizes, tuple(merge_dim(int(k), d, "kernel_shape and the weight's sizes") for k, d in both)
+
+
+def _known(sizes: Shape) -> tuple[int, ...] | None:
+    found = tuple(d for d in sizes if isinstance(d, int))
+    return found if len(found) == len(sizes) else None
 
 
 def check_groups(group: int, channels: Dim, filters: Dim, per_group: Dim, what: str) -> None:
@@ -54,17 +66,12 @@ def check_groups(group: int, channels: Dim, filters: Dim, per_group: Dim, what: 
 
 def conv_shape(x: Fact, w: Fact, attrs: Attrs) -> Shape | None:
     """The shape of a convolution's output; ModelError where input, weight and attributes contradict each other."""
-    check_rank(w, least=3, what="the weight")
-    sizes = spatial(x)
-    if x.shape is None or sizes is None:
-        return None if w.rank is None else (None, w.shape[0], *(None,) * (w.rank - 2))  # type: ignore[index]
-    if w.rank is not None and w.rank != x.rank:
-        raise ModelError(
-            f"the weight has shape {w.shape}, rank {w.rank}; the input of shape {x.shape} needs rank {x.rank}"
-        )
+    found = spatial_sizes(x, w, attrs["kernel_shape"])
     filters, per_group = w.shape[:2] if w.shape is not None else (None, None)
-    check_groups(attrs["group"], x.shape[1], filters, per_group, "filters")
-    kernel = known_kernel(w, attrs["kernel_shape"], len(sizes))
+    check_groups(attrs["group"], x.shape[1] if x.shape is not None else None, filters, per_group, "filters")
+    if found is None or x.shape is None:
+        return None if w.shape is None else (None, filters, *(None,) * (len(w.shape) - 2))
+    sizes, kernel = found[0], _known(found[1])
     if kernel is None:
         return (x.shape[0], filters, *(None,) * len(sizes))
     with as_model_error():
@@ -74,8 +81,7 @@ def conv_shape(x: Fact, w: Fact, attrs: Attrs) -> Shape | None:
 def _infer_conv(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     dtype = common_dtype(facts, allowed=FLOAT)
     shape = conv_shape(fact(facts, 0), fact(facts, 1), attrs)
-    if present(facts, 2):
-        check_vector(fact(facts, 2), shape[1] if shape else None, "the bias")
+    check_vector(fact(facts, 2), shape[1] if shape else None, "the bias")
     return [Fact(dtype, shape)]
 
 
@@ -106,22 +112,16 @@ def along_channels(vector: np.ndarray, rank: int) -> np.ndarray:
 
 def _infer_conv_transpose(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     dtype = common_dtype(facts, allowed=FLOAT)
-    x, w, group = fact(facts, 0), fact(facts, 1), attrs["group"]
-    check_rank(w, least=3, what="the weight")
-    sizes = spatial(x)
+    x, w = fact(facts, 0), fact(facts, 1)
+    found = spatial_sizes(x, w, attrs["kernel_shape"])
     channels, per_group = w.shape[:2] if w.shape is not None else (None, None)
-    if x.shape is None or sizes is None:
+    check_groups(attrs["group"], None, channels, None, "input channels")
+    filters = per_group * attrs["group"] if isinstance(per_group, int) else None
+    check_vector(fact(facts, 2), filters, "the bias")
+    if found is None or x.shape is None:
         return [Fact(dtype)]
-    if w.rank is not None and w.rank != x.rank:
-        raise ModelError(
-            f"the weight has shape {w.shape}, rank {w.rank}; the input of shape {x.shape} needs rank {x.rank}"
-        )
-    check_groups(group, x.shape[1], channels, None, "input channels")
     merge_dim(x.shape[1], channels, "the channels of input and weight")
-    filters = per_group * group if isinstance(per_group, int) else None
-    if present(facts, 2):
-        check_vector(fact(facts, 2), filters, "the bias")
-    kernel = known_kernel(w, attrs["kernel_shape"], len(sizes))
+    sizes, kernel = found[0], _known(found[1])
     if kernel is None:
         return [Fact(dtype, (x.shape[0], filters, *(None,) * len(sizes)))]
     with as_model_error():
