@@ -321,3 +321,27 @@ IMPOSSIBLE: tuple[tuple[str, list[Fact | None], dict[str, Any], str], ...] = (
 def test_impossible_inputs_are_named(op: str, facts: list[Fact | None], attrs: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=re.escape(message)):
         infer(op, *facts, **attrs)
+
+
+REQUIRED: dict[str, Any] = {"kernel_shape": [2, 2], "num_groups": 2, "size": 3, "direction": "LEFT", "opset": 13}
+
+
+@pytest.mark.parametrize("spec", computing(), ids=lambda s: s.name)
+def test_inference_of_nonsense_is_an_answer_or_a_model_error(spec: Any) -> None:
+    """Any mixture of dtypes, ranks, sizes and symbols: a Fact an output, or ModelError, and nothing else."""
+    draw = np.random.default_rng(len(spec.name))
+    attrs = spec.attributes({k: v for k, v in REQUIRED.items() if k in spec.defaults})
+    answers = 0
+    for _ in range(300):
+        dtype = draw.choice([F32, F32, F32, F16, I32, I64, U8, I8, np.dtype(bool)])
+        ignorance = draw.random()
+        facts: list[Fact | None] = []
+        for _ in range(draw.integers(max(1, spec.min_inputs), (spec.max_inputs or 4) + 1)):
+            dims = tuple([0, 1, 2, 3, 4, 4, "N", None][k] for k in draw.integers(0, 8, draw.integers(0, 6)))
+            known = draw.choice([dtype, dtype, dtype, I64, None])
+            facts.append(Fact() if draw.random() < ignorance else Fact(known, dims))
+        try:
+            answers += len(spec.infer(facts, attrs, 1)) == 1
+        except ModelError as e:
+            assert str(e)
+    assert answers
