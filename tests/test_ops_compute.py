@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import pkgutil
@@ -340,8 +341,6 @@ def test_inference_of_nonsense_is_an_answer_or_a_model_error(spec: Any) -> None:
             dims = tuple([0, 1, 2, 3, 4, 4, "N", None][k] for k in draw.integers(0, 8, draw.integers(0, 6)))
             known = draw.choice([dtype, dtype, dtype, I64, None])
             facts.append(Fact() if draw.random() < ignorance else Fact(known, dims))
-        try:
+        with contextlib.suppress(ModelError):
             answers += len(spec.infer(facts, attrs, 1)) == 1
-        except ModelError as e:
-            assert str(e)
     assert answers
