@@ -1,4 +1,4 @@
-"""Strided iteration spaces, planned with NumPy-free integers: what a kernel's dims and strides fields are filled with."""
+"""Strided iteration spaces in plain integers: what a kernel's dims and strides fields are filled with."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A chain such as ``x * clip(x + 3, 0, 6) / 6`` is assembled into rows of integers. The kernel cuts the output into tiles
 of at most `CHUNK` elements and runs all instructions on a tile before the next, so that intermediates stay in L1.
-`OPCODES` is the whole instruction set: a name, how many operands and immediates, and a `vmath` formula. A new line there
-is a new instruction; `_execute` builds its loop.
+`OPCODES` is the whole instruction set: a name, the numbers of operands and immediates, and a `vmath` formula. A new line
+there is a new instruction; `_execute` builds its loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK = 1024
 """Elements of a tile and of a register."""
 
 VECTOR_BYTES = 64
-"""The loops' step. Fixed, not the host's register: LLVM splits what is too wide, and a narrow host gains independent work."""
+"""The loops' step. Fixed, not the host's register: LLVM splits what is too wide, into independent work."""
 
 MAX_DIMS = 6
 MAX_OPERANDS = 8
@@ -65,7 +65,7 @@ class Opcode:
 
 
 def _hard_sigmoid(x, alpha, beta):
-    return vmath.clip(vmath.fma(x, alpha, beta), 0.0, 1.0)
+    return vmath.clip(x * alpha + beta, 0.0, 1.0)
 
 
 def _gelu_tanh(x):
@@ -91,7 +91,7 @@ _FORMULAS: tuple[tuple[str, int, int, vmath.Formula], ...] = (
     ("sub", 2, 0, lambda x, y: x - y),
     ("mul", 2, 0, lambda x, y: x * y),
     ("div", 2, 0, lambda x, y: x / y),
-    ("mul_add", 3, 0, vmath.fma),
+    ("mul_add", 3, 0, lambda x, y, z: x * y + z),  # rounded twice: the same as Mul, then Add
     ("pow", 2, 0, vmath.pow),
     ("min", 2, 0, vmath.minimum),
     ("max", 2, 0, vmath.maximum),
@@ -136,7 +136,7 @@ Instruction = tuple[str, int, Sequence[int], Sequence[float]]
 
 
 def assemble(program: Sequence[Instruction]) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions as the kernel reads them: int64 rows (code, dst, src1, src2, src3, immediate index), float64 immediates.
+    """What the kernel reads: int64 rows (code, dst, src1, src2, src3, index of immediates) and the float64 immediates.
 
     Registers 0 to 7 are the operands (read only), 8 to 15 intermediates; the last instruction writes the output and its
     ``dst`` is ignored. ValueError for an unknown name, a wrong count or a register out of range.
@@ -148,13 +148,14 @@ def assemble(program: Sequence[Instruction]) -> tuple[np.ndarray, np.ndarray]:
         if (op := OPCODES.get(name)) is None:
             raise ValueError(f"unknown instruction {name!r} (known: {', '.join(OPCODES)})")
         if (len(sources), len(numbers)) != (op.arity, op.immediates):
-            raise ValueError(
-                f"{name} takes {op.arity} operands and {op.immediates} immediates, not {len(sources)} and {len(numbers)}"
-            )
+            given = f"{len(sources)} and {len(numbers)}"
+            raise ValueError(f"{name} takes {op.arity} operands and {op.immediates} immediates, not {given}")
         if any(not 0 <= source < MAX_REGISTERS for source in sources):
             raise ValueError(f"{name}: registers are numbered 0 to {MAX_REGISTERS - 1}, not {list(sources)}")
         if len(rows) < len(program) - 1 and not MAX_OPERANDS <= dst < MAX_REGISTERS:
-            raise ValueError(f"{name}: intermediates live in registers {MAX_OPERANDS} to {MAX_REGISTERS - 1}, not {dst}")
+            raise ValueError(
+                f"{name}: intermediates live in registers {MAX_OPERANDS} to {MAX_REGISTERS - 1}, not {dst}"
+            )
         rows.append((op.code, dst, *sources, *[sources[0]] * (3 - op.arity), len(immediates)))
         immediates.extend(numbers)
     return np.array(rows, np.int64), np.array(immediates, np.float64)
@@ -165,7 +166,9 @@ def workspace_nbytes(threads: int) -> int:
     return threads * WORKSPACE_BYTES
 
 
-def plan(shape: Sequence[int], output_strides: Sequence[int], operand_strides: Sequence[Sequence[int]]) -> dict[str, object]:
+def plan(
+    shape: Sequence[int], output_strides: Sequence[int], operand_strides: Sequence[Sequence[int]]
+) -> dict[str, object]:
     """The ARGS fields that describe the iteration; strides in elements, 0 where an operand repeats.
 
     ValueError where more than 6 dimensions are left after collapsing or there are more than 8 operands.
@@ -340,7 +343,11 @@ def _run(args, thread, threads, dtype):
             for end in range(whole == 0, 1 + (left > 0)):  # first the whole vectors, then the rest
                 to = target
                 if end:
-                    x, y, z = _end(ends, 0, x, whole, left), _end(ends, 1, y, whole, left), _end(ends, 2, z, whole, left)
+                    x, y, z = (
+                        _end(ends, 0, x, whole, left),
+                        _end(ends, 1, y, whole, left),
+                        _end(ends, 2, z, whole, left),
+                    )
                     to = ends + 3 * VECTOR_BYTES
                 _execute(get(program, n), to, x, y, z, numbers, VECTOR_BYTES if end else whole, dtype)
                 if end:

@@ -24,7 +24,7 @@ _INT = {_FLOAT: ir.IntType(32), _DOUBLE: ir.IntType(64)}
 
 
 class Lanes:
-    """A vector of floats, of integers (``bits``) or of conditions (comparisons), with the operators of Python's numbers.
+    """A vector of floats, of integers (``bits``) or of conditions (comparisons), with the operators of numbers.
 
     A Python number meeting a vector becomes a constant of the vector's type.
     """
@@ -233,7 +233,9 @@ def _nearest_integer(x: Lanes) -> tuple[Lanes, Lanes]:
     """(the integer nearest to a small x as float, the same as int)."""
     magic = _ROUND[x.is_single]
     shifted = x + magic
-    return shifted - magic, shifted.bits() - int(np.array(magic, "f4" if x.is_single else "f8").view("i4" if x.is_single else "i8"))
+    return shifted - magic, shifted.bits() - int(
+        np.array(magic, "f4" if x.is_single else "f8").view("i4" if x.is_single else "i8")
+    )
 
 
 def _expm1_reduced(x: Lanes) -> tuple[Lanes, Lanes]:
@@ -241,7 +243,9 @@ def _expm1_reduced(x: Lanes) -> tuple[Lanes, Lanes]:
     k, n = _nearest_integer(x * (1 / math.log(2)))
     r = fma(k, -0.693359375, x)
     r = fma(k, 2.12194440e-4, r)
-    p = polynomial(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+    p = polynomial(
+        r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1
+    )
     return fma(r * r, p, r), n
 
 
@@ -308,9 +312,8 @@ def tanh(x: Lanes) -> Lanes:
         return _libm("tanh", x)
     size, z = absolute(x), x * x
     p = polynomial(z, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
-    near = fma(p * z, x, x)
     far = 1.0 - 2.0 / (exp(size + size) + 1.0)
-    return where(size < 0.625, near, copy_sign(far, x))
+    return copy_sign(where(size < 0.625, fma(p * z, size, size), far), x)
 
 
 def erf(x: Lanes) -> Lanes:
@@ -329,7 +332,9 @@ def erf(x: Lanes) -> Lanes:
 
 
 def sigmoid(x: Lanes) -> Lanes:
-    return 1.0 / (exp(-x) + 1.0)
+    """1 / (1 + exp(-x)), to denormal results."""
+    e = exp(-absolute(x))
+    return where(x < 0.0, e, 1.0) / (e + 1.0)
 
 
 def softplus(x: Lanes) -> Lanes:
