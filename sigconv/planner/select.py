@@ -22,7 +22,7 @@ class Choice:
 
 
 def select(unit: Unit, builder: Builder, only: Collection[str] = ()) -> Choice:
-    """The legal candidate predicted to be fastest; if ``only`` names candidates, one of them where one is legal."""
+    """The legal candidate predicted to be fastest, native ones before NumPy; if ``only`` names candidates, one of them where one is legal."""
     rejected: list[tuple[str, str]] = []
     ranked: list[tuple[float, int, Candidate, Cost]] = []
     for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):
@@ -32,7 +32,7 @@ def select(unit: Unit, builder: Builder, only: Collection[str] = ()) -> Choice:
             continue
         cost = candidate.cost(unit, builder)
         ranked.append((cost.seconds, order, candidate, cost))
-    ranked.sort(key=lambda r: (bool(only) and r[2].name not in only, *r[:2]))
+    ranked.sort(key=lambda r: (bool(only) and r[2].name not in only, r[2] is lower.HOST, *r[:2]))
     seconds, _, best, cost = ranked[0]
     rejected += [(c.name, f"predicted {s * 1e6:.1f} us") for s, _, c, _ in ranked[1:]]
     reason = f"predicted {seconds * 1e6:.1f} us" + ("" if len(ranked) > 1 else ", the only legal way")

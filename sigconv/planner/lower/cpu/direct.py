@@ -211,7 +211,7 @@ def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
     flops = 2.0 * y[0] * m * depth * math.prod(w[2:]) * pixels
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     used = m / (-(-m // vl) * vl)
-    seconds = flops / (PEAK * used * (0.8 if planar else 0.95)) + nbytes / 4e10
+    seconds = flops / (PEAK * used * (0.9 if planar or depth < vl // 2 else 0.95)) + nbytes / 4e10
     if not has_layout(b, unit.node.inputs[0], 1 if planar else vl):
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
     return Cost(flops, nbytes, seconds)
