@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import strict
-from sigconv.kernels.simd import VectorType, _splat
+from sigconv.kernels.simd import VectorType, _llvm_vector, _load, _splat, vector_of
 
 
 @intrinsic
@@ -103,6 +103,21 @@ def widen(typingctx, x):
 def narrow(typingctx, x, like):
     """The float64 ``x`` in the type of ``like``."""
     return like(x, like), lambda ctx, b, sig, a: _cast(ctx, b, a[0], sig.args[0], sig.return_type)
+
+
+@intrinsic
+def load_even(typingctx, pointer, offset):
+    """The vector of every other element from ``pointer + offset``; reads nothing beyond its last one."""
+    vector = vector_of(pointer.dtype)
+
+    def codegen(ctx, b, sig, a):
+        vec = _llvm_vector(sig.args[0].dtype)
+        low = _load(b, a[0], a[1], vec)
+        high = _load(b, a[0], b.add(a[1], ir.Constant(a[1].type, vec.count - 1)), vec)
+        picks = [*range(0, vec.count, 2), *range(vec.count + 1, 2 * vec.count, 2)]
+        return b.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), vec.count), picks))
+
+    return vector(pointer, types.intp), codegen
 
 
 @intrinsic
