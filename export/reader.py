@@ -70,6 +70,7 @@ class _Reader:
         if not model.HasField("graph"):
             raise ModelError("it holds no graph")
         self.model, self.proto, self.folder = model, model.graph, folder
+        self.missing: dict[str, list[str]] = {}  # what is not supported -> where it is needed
 
     def graph(self) -> Graph:
         proto = self.proto
@@ -77,7 +78,7 @@ class _Reader:
         inputs = self._inputs(constants)
         calls = expand(self.model)
         nodes, versions = self._nodes(calls, constants)
-        outputs = tuple(_value(info, "output") for info in proto.output)
+        outputs = tuple(self._value(info, "output") for info in proto.output)
         self._check_names(nodes, inputs, outputs, constants)
         order = toposort.sort(nodes)
         plain = Graph(
@@ -89,7 +90,7 @@ class _Reader:
             opset=max(spec.since for (domain, _), spec in REGISTRY.items() if not domain),
             metadata={entry.key: entry.value for entry in self.model.metadata_props},
         )
-        newest = _upgraded(plain, versions)
+        newest = _upgraded(plain, versions, self.missing)
         return newest.replace(values=self._hints(newest))
 
     def _initializers(self) -> dict[str, np.ndarray]:
@@ -106,7 +107,14 @@ class _Reader:
 
     def _inputs(self, constants: Mapping[str, np.ndarray]) -> tuple[Value, ...]:
         """The feeds: files up to IR 3 list their weights among the inputs, which are constants here."""
-        return tuple(_value(info, "input") for info in self.proto.input if info.name not in constants)
+        return tuple(self._value(info, "input") for info in self.proto.input if info.name not in constants)
+
+    def _value(self, info: ValueInfoProto, kind: str) -> Value:
+        which = info.type.WhichOneof("value")
+        if which not in (None, "tensor_type"):
+            what = str(which).removesuffix("_type").replace("_", " ")
+            self.missing.setdefault(f"{what} {kind}", []).append(repr(info.name))
+        return _value(info, kind)
 
     def _nodes(self, calls: Iterable[Call], constants: dict[str, np.ndarray]) -> tuple[tuple[Node, ...], dict[int, int]]:
         """The nodes, each with the opset its form follows (by identity); Constant nodes are added to ``constants``."""
@@ -214,10 +222,12 @@ class _Reader:
         return hints
 
 
-def _upgraded(graph: Graph, versions: Mapping[int, int]) -> Graph:
-    """Every node in its newest form, and every node supported: else one UnsupportedError that lists them all."""
+def _upgraded(graph: Graph, versions: Mapping[int, int], missing: dict[str, list[str]]) -> Graph:
+    """Every node in its newest form, and every node supported: else one UnsupportedError that lists them all.
+
+    ``missing`` holds what was found so far: what is lacking, and the names of where.
+    """
     context = opsets.Context.of(graph)
-    missing: dict[str, list[str]] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         reason = _unknown_form(node, versions[id(node)])
@@ -232,7 +242,7 @@ def _upgraded(graph: Graph, versions: Mapping[int, int]) -> Graph:
         if lookup(node.op, node.domain) is None:
             missing.setdefault(_qualified(node), []).append(_short_name(node))
     if missing:
-        items = [f"{what} ({len(names)} node{'s' * (len(names) > 1)}: {_some(names)})" for what, names in sorted(missing.items())]
+        items = [f"{what} ({_counted(what, names)}: {_some(names)})" for what, names in sorted(missing.items())]
         raise UnsupportedError(f"not supported: {'; '.join(items)}", items)
     for node in nodes:
         _check_signature(node)
@@ -279,10 +289,6 @@ def _schema(op: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
 def _value(info: ValueInfoProto, kind: str) -> Value:
     if not info.name:
         raise ModelError(f"a graph {kind} has no name")
-    which = info.type.WhichOneof("value")
-    if which not in (None, "tensor_type"):
-        what = str(which).removesuffix("_type").replace("_", " ")
-        raise UnsupportedError(f"{kind} {info.name!r} is a {what}, only tensors are supported", (f"{what} {kind} {info.name!r}",))
     tensor = info.type.tensor_type
     shape: Shape | None = None
     if tensor.HasField("shape"):
@@ -345,6 +351,11 @@ def _qualified(node: Node) -> str:
 
 def _short_name(node: Node) -> str:
     return node.name or f"-> {node.outputs[0]}"
+
+
+def _counted(what: str, names: Sequence[str]) -> str:
+    unit = "tensor" if what.endswith((" input", " output")) else "node"
+    return f"{len(names)} {unit}{'s' * (len(names) > 1)}"
 
 
 def _some(items: Sequence[str], separator: str = ", ") -> str:
