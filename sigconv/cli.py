@@ -1,0 +1,292 @@
+"""The command line: ``sigconv demo | run | check | info | explain | bench | warmup | cache``.
+
+Exit codes: 0 fine, 1 a check failed, 2 bad usage or unreadable input (one line on stderr, no traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sigconv
+from sigconv.errors import InputError, SigconvError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sigconv.model import Model
+
+TOP = 5
+
+
+def _load(arguments: argparse.Namespace) -> Model:
+    if not Path(arguments.model).is_file():
+        raise InputError(f"{arguments.model}: no such file")
+    return sigconv.load(arguments.model)
+
+
+def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """A fixed shape for every input: what ``--shape`` says, else the model's own with a free first size taken as 1."""
+    named = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        try:
+            named[name or model.inputs[0].name] = tuple(int(s) for s in sizes.replace("x", ",").split(","))
+        except ValueError:
+            raise InputError(f"--shape {text}: write it as NAME=1,3,224,224") from None
+    unknown = sorted(set(named) - {v.name for v in model.inputs})
+    if unknown:
+        raise InputError(f"--shape {unknown[0]}: the model's inputs are {', '.join(v.name for v in model.inputs)}")
+    for value in model.inputs:
+        if value.name not in named:
+            sizes = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(value.shape or (None, None))]
+            if not all(isinstance(d, int) for d in sizes):
+                own = "unknown" if value.shape is None else ",".join("?" if d is None else str(d) for d in value.shape)
+                raise InputError(f"input {value.name!r} has the free shape {own}: give one, --shape {value.name}=…")
+            named[value.name] = tuple(int(d) for d in sizes if d is not None)
+    return named
+
+
+def _random_feeds(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    from sigconv.race import random_feeds
+
+    return random_feeds({v.name: (v.dtype or np.dtype(np.float32), shapes[v.name]) for v in model.inputs})
+
+
+def _labels(path: str | None) -> list[str]:
+    return Path(path).read_text("utf-8").splitlines() if path else []
+
+
+def _scores(output: np.ndarray) -> np.ndarray | None:
+    """An output as (N, classes), or None where it is no list of scores."""
+    if output.dtype.kind != "f" or output.ndim < 2 or output.shape[1] < 2 or output[0, 0].size != 1:
+        return None
+    return output.reshape(output.shape[:2])
+
+
+def _top(output: np.ndarray, count: int, labels: list[str]) -> list[list[dict[str, Any]]] | None:
+    """The ``count`` best classes of each sample, best first."""
+    scores = _scores(output)
+    if scores is None:
+        return None
+    best = (-scores).argsort(1, kind="stable")[:, :count]
+    return [
+        [{"class": int(c), "label": labels[c] if c < len(labels) else None, "score": float(row[c])} for c in classes]
+        for row, classes in zip(scores, best, strict=True)
+    ]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Feed a picture or arrays to a model and show, or keep, what comes out."""
+    import numpy as np
+
+    from sigconv.inputs import Picture, read_feeds
+
+    model, labels = _load(arguments), _labels(arguments.labels)
+    feeds = read_feeds(arguments.input, model.inputs, Picture(arguments.layout, arguments.mean, arguments.std))
+    session = model.compile({k: v.shape for k, v in feeds.items()}, threads=arguments.threads)
+    outputs = session.run(feeds)
+    if arguments.output:
+        np.savez(arguments.output, **outputs)
+    tops = {name: _top(array, arguments.top, labels) for name, array in outputs.items()}
+    if arguments.json:
+        described = {
+            name: {"dtype": a.dtype.name, "shape": list(a.shape), "top": tops[name]} for name, a in outputs.items()
+        }
+        print(json.dumps({"model": arguments.model, "outputs": described}))
+        return 0
+    for name, array in outputs.items():
+        print(f"{name}: {array.dtype.name} {list(array.shape)}")
+        for sample, classes in enumerate(tops[name] or ()):
+            for best in classes:
+                print(f"  [{sample}] {best['score']:10.4f}  {best['label'] or best['class']}")
+        if tops[name] is None and array.size and array.dtype.kind in "biuf":
+            print(f"  least {array.min():.6g}, mean {array.mean():.6g}, greatest {array.max():.6g}")
+    if arguments.output:
+        print(f"wrote {arguments.output}")
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Compare every node's output with onnxruntime's."""
+    model = _load(arguments)
+    report = model.check(_random_feeds(model, _shapes(model, arguments.shape)))
+    print(report.to_json() if arguments.json else report)
+    return 0 if report.ok else 1
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """What a model holds, and what would run where."""
+    model = _load(arguments)
+    print(model.summary())
+    try:
+        shapes = _shapes(model, arguments.shape)
+    except InputError as error:
+        if arguments.shape:
+            raise
+        print(f"\nwhat runs where depends on the input: {error}")
+        return 0
+    print("\n" + str(model.compile(shapes, threads=arguments.threads).explain()))
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Which algorithm runs each node, why, and why not the others; with ``--profile`` how long each takes."""
+    model = _load(arguments)
+    shapes = _shapes(model, arguments.shape)
+    session = model.compile(shapes, threads=arguments.threads)
+    shown = session.profile(_random_feeds(model, shapes)) if arguments.profile else session.explain()
+    print(shown.to_json() if arguments.json else shown)
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Time a model beside the other engines that are installed."""
+    from sigconv import config, race
+
+    model = _load(arguments)
+    threads = arguments.threads or config.get("threads")
+    feeds = _random_feeds(model, _shapes(model, arguments.shape))
+    results = race.race(race.installed(), Path(arguments.model).read_bytes(), feeds, threads, rounds=arguments.rounds)
+    ours = results[0]
+    rows = [
+        {
+            "engine": r.engine,
+            "version": race.version(r.engine),
+            "ms": r.seconds * 1e3,
+            "ratio": r.seconds / ours.seconds,
+            "difference": max(
+                (race.difference(a, b) for a, b in zip(ours.outputs, r.outputs, strict=True)), default=0.0
+            ),
+            "peak_mb": r.peak_nbytes / 1e6,
+        }
+        for r in results
+    ]
+    if arguments.json:
+        print(json.dumps({"model": arguments.model, "threads": threads, "results": rows}))
+        return 0
+    print(f"{'engine':<24}{'ms':>10}{'ratio':>8}{'difference':>12}{'peak MB':>10}")
+    for row in rows:
+        name = f"{row['engine']} {row['version']}"
+        print(f"{name:<24}{row['ms']:10.3f}{row['ratio']:8.2f}{row['difference']:12.1e}{row['peak_mb']:10.0f}")
+    print(f"{threads} threads; the fastest run of {arguments.rounds} turns; difference: relative to the largest output")
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Classify handwritten digits with the LeNet-5 that comes along."""
+    from sigconv.demo.show import show
+
+    show(arguments.threads)
+    return 0
+
+
+def warmup(arguments: argparse.Namespace) -> int:
+    """Compile every kernel ahead of its first use."""
+    from sigconv.kernels import jit
+
+    jit.warmup()
+    return cache(argparse.Namespace(action="info"))
+
+
+def cache(arguments: argparse.Namespace) -> int:
+    """Show or empty the folder of compiled kernels."""
+    from sigconv.kernels import jit
+
+    if arguments.action == "clear":
+        print(f"deleted {jit.cache_clear()} kernels")
+    state = jit.cache_info()
+    print(
+        f"{state.folder}: {state.files} kernels, {state.nbytes:,} bytes" + f" ({state.problem})" * bool(state.problem)
+    )
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
+    return int(text)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(t) for t in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: one number, or one for each channel with commas between") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser("sigconv", description="Run CNNs on kernels written in Python.")
+    top.add_argument("--version", action="version", version=f"sigconv {sigconv.__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(action: Callable[[argparse.Namespace], int], *groups: str) -> argparse.ArgumentParser:
+        text = (action.__doc__ or "").strip()
+        sub = commands.add_parser(action.__name__, help=text, description=text)
+        sub.set_defaults(action_=action)
+        if "model" in groups:
+            sub.add_argument("model", metavar="MODEL", help="an .onnx file")
+        if "shape" in groups:
+            sub.add_argument(
+                "--shape", action="append", default=[], metavar="NAME=1,3,224,224", help="shape of an input; repeatable"
+            )
+        if "threads" in groups:
+            sub.add_argument("--threads", type=_positive, help="most threads to use (default: every core it may use)")
+        if "json" in groups:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    command(demo, "threads")
+
+    sub = command(run, "model", "threads", "json")
+    sub.add_argument(
+        "-i", "--input", required=True, metavar="FILE", help="a picture, .npy (one input) or .npz (by name)"
+    )
+    sub.add_argument("-o", "--output", metavar="OUT.npz", help="write every output to this file")
+    sub.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
+    sub.add_argument(
+        "--top", type=_positive, default=TOP, metavar="K", help=f"how many classes to show (default {TOP})"
+    )
+    sub.add_argument("--layout", choices=("nchw", "nhwc"), help="of a picture's input (default: by its channel count)")
+    sub.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M", help="subtracted from a picture in [0, 1]")
+    sub.add_argument("--std", type=_numbers, default=(1.0,), metavar="S", help="what a picture is then divided by")
+
+    command(check, "model", "shape", "json")
+    command(info, "model", "shape", "threads")
+    sub = command(explain, "model", "shape", "threads", "json")
+    sub.add_argument("--profile", action="store_true", help="run it on random input and show the time of each part")
+    sub = command(bench, "model", "shape", "threads", "json")
+    sub.add_argument("--rounds", type=_positive, default=5, help="turns of each engine (default 5)")
+    command(warmup)
+    sub = command(cache)
+    sub.add_argument("action", choices=("info", "clear"), nargs="?", default="info")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Argparse ends the process itself on bad usage, with 2."""
+    arguments = parser().parse_args(argv)
+    try:
+        code = arguments.action_(arguments)
+        sys.stdout.flush()
+        return int(code)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (SigconvError, OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        print(f"sigconv: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Files as a model's inputs: pictures, ``.npy`` and ``.npz``."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sigconv.errors import InputError
+from sigconv.graph.ir import Value
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode for each channel count that a picture can have."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How pixels become numbers: scaled to [0, 1], minus ``mean``, over ``std`` (one number, or one a channel).
+
+    ``layout``: ``'nchw'``, ``'nhwc'``, or None for whichever has 1, 3 or 4 channels in the model's shape.
+    """
+
+    layout: str | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def read_feeds(path: str, inputs: Sequence[Value], picture: Picture) -> dict[str, np.ndarray]:
+    """The file as inputs by name: an ``.npz`` has its own names, anything else is the model's only input.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or does not fit a model with these inputs.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    kind = Path(path).suffix.lower()
+    if kind == ".npz":
+        arrays = _numpy(path)
+        return dict(arrays) if isinstance(arrays, dict) else {inputs[0].name: arrays}
+    if len(inputs) != 1:
+        names = ", ".join(v.name for v in inputs)
+        raise InputError(f"{path}: the model has {len(inputs)} inputs ({names}); give them by name in an .npz file")
+    array = _numpy(path) if kind == ".npy" else _picture(path, inputs[0], picture)
+    if isinstance(array, dict):
+        raise InputError(f"{path}: holds several arrays; name it .npz")
+    return {inputs[0].name: array}
+
+
+def _numpy(path: str) -> np.ndarray | dict[str, np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            return file
+        with file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: no NumPy file that can be read ({error})") from None
+
+
+def _layout(value: Value, wanted: str | None) -> tuple[str, int]:
+    """The layout of a picture's input and its channel count."""
+    shape = value.shape
+    if shape is None or len(shape) != 4:
+        raise InputError(f"input {value.name!r} of shape {shape} takes no picture: that needs 4 axes; use .npy or .npz")
+    at = {"nchw": 1, "nhwc": 3}
+    for layout in [wanted] if wanted else at:
+        channels = shape[at[layout]]
+        if isinstance(channels, int) and channels in MODES:
+            return layout, channels
+    where = (wanted or "nchw or nhwc").upper()
+    raise InputError(f"input {value.name!r} of shape {shape} has no 1, 3 or 4 channels where {where} has them")
+
+
+def _picture(path: str, value: Value, picture: Picture) -> np.ndarray:
+    """A picture as the (1, C, H, W) or (1, H, W, C) array the input takes; resized where that has a fixed size."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError(f"{path}: reading pictures needs Pillow: pip install 'sigconv[cli]'") from None
+
+    layout, channels = _layout(value, picture.layout)
+    shape = value.shape or ()
+    height, width = shape[2:] if layout == "nchw" else shape[1:3]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = file.convert(MODES[channels])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: no picture that can be read ({error})") from None
+    size = (width if isinstance(width, int) else image.width, height if isinstance(height, int) else image.height)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image).reshape(1, size[1], size[0], channels)
+    if value.dtype is None or value.dtype.kind == "f":
+        for name, numbers in (("mean", picture.mean), ("std", picture.std)):
+            if len(numbers) not in (1, channels):
+                raise InputError(f"--{name} has {len(numbers)} numbers; input {value.name!r} has {channels} channels")
+        pixels = (pixels.astype(np.float32) / 255 - np.float32(picture.mean)) / np.float32(picture.std)
+    if layout == "nchw":
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(pixels, value.dtype)

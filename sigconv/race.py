@@ -1,0 +1,207 @@
+"""Engines side by side on one model: one process each, taking turns, the smallest time of several rounds.
+
+Inference engines keep thread pools that spin for a while after a run. Two of them in one process, or in two at
+once, measure each other; so every engine has a process of its own, and one runs while the others have long slept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from sigconv.errors import SigconvError
+
+PAUSE = 0.25
+"""Seconds between two turns: the longest a known pool spins (OpenMP's KMP_BLOCKTIME) is 0.2."""
+
+Feeds = Mapping[str, np.ndarray]
+Runner = Callable[[], Sequence[np.ndarray]]
+
+
+def _sigconv(model: bytes, feeds: Feeds, threads: int) -> Runner:
+    from sigconv.model import load
+
+    session = load(model).compile({k: v.shape for k, v in feeds.items()}, threads=threads)
+    return lambda: list(session.run(feeds).values())
+
+
+def _onnxruntime(model: bytes, feeds: Feeds, threads: int) -> Runner:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feeds)
+
+
+def _openvino(model: bytes, feeds: Feeds, threads: int) -> Runner:
+    import io
+
+    import openvino as ov
+
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    net = ov.Core().read_model(io.BytesIO(model))
+    net.reshape({k: list(v.shape) for k, v in feeds.items()})
+    compiled = ov.compile_model(net, "CPU", options)
+    request, outputs = compiled.create_infer_request(), compiled.outputs
+
+    def run() -> list[np.ndarray]:
+        results = request.infer(feeds, share_inputs=True, share_outputs=True)
+        return [np.array(results[o]) for o in outputs]
+
+    return run
+
+
+ENGINES: dict[str, Callable[[bytes, Feeds, int], Runner]] = {
+    "sigconv": _sigconv,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+"""Every engine by the name of its package: (model, inputs, threads) -> a function that runs once."""
+
+
+def installed() -> list[str]:
+    """The engines that are here; sigconv is the first."""
+    return [name for name in ENGINES if importlib.util.find_spec(name)]
+
+
+def version(package: str) -> str:
+    """The installed version of a package, or ``''``."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One engine: seconds of its fastest run in each round, its outputs, its process' peak memory in bytes."""
+
+    engine: str
+    rounds: tuple[float, ...]
+    outputs: tuple[np.ndarray, ...]
+    peak_nbytes: int
+
+    @property
+    def seconds(self) -> float:
+        return min(self.rounds)
+
+
+def best(run: Callable[[], object], seconds: float, least: int = 3) -> float:
+    """Seconds of the fastest call among those that fit into ``seconds``, at least ``least`` of them."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _peak_nbytes() -> int:
+    """The largest resident size of this process so far; 0 where the system does not say."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
+
+
+def _serve(pipe: Connection, engine: str, model: bytes, feeds: Feeds, threads: int) -> None:
+    """An engine's process: its outputs first, then a time for every number of seconds that comes in; None ends it."""
+    try:
+        run = ENGINES[engine](model, feeds, threads)
+        pipe.send([np.array(a) for a in run()])
+        while (seconds := pipe.recv()) is not None:
+            pipe.send(best(run, seconds))
+        pipe.send(_peak_nbytes())
+    except Exception as error:  # whatever an engine raises is for the parent to report
+        pipe.send(error if isinstance(error, SigconvError) else RuntimeError(f"{engine}: {error}"))
+    except KeyboardInterrupt:
+        pass
+
+
+class _Worker:
+    def __init__(self, engine: str, *job: Any) -> None:
+        self.engine = engine
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, engine, *job), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, *question: Any) -> Any:
+        """The next answer, after sending a question if there is one; RuntimeError if the engine failed."""
+        try:
+            for q in question:
+                self._pipe.send(q)
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise RuntimeError(f"{self.engine}: its process ended with code {self._process.exitcode}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def race(
+    engines: Iterable[str], model: bytes, feeds: Feeds, threads: int, *, rounds: int = 5, seconds: float = 0.3
+) -> list[Result]:
+    """Time ``model`` on ``feeds`` in every engine: ``rounds`` rounds, ``seconds`` a turn, A B A B ….
+
+    Raises
+    ------
+    SigconvError, RuntimeError
+        An engine failed: its own message.
+    """
+    workers: list[_Worker] = []
+    try:
+        outputs = []
+        for engine in engines:  # one after the other: compiling engines disturb each other too
+            workers.append(_Worker(engine, model, dict(feeds), threads))
+            outputs.append(workers[-1].ask())
+        times: list[list[float]] = [[] for _ in workers]
+        for _ in range(rounds):
+            for worker, own in zip(workers, times, strict=True):
+                time.sleep(PAUSE if len(workers) > 1 else 0)
+                own.append(worker.ask(seconds))
+        return [
+            Result(worker.engine, tuple(own), tuple(out), worker.ask(None))
+            for worker, own, out in zip(workers, times, outputs, strict=True)
+        ]
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def random_feeds(inputs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs by name for dtypes and shapes: floats from a normal distribution, integers and booleans 0 or 1."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)).astype(dtype)
+        for name, (dtype, shape) in inputs.items()
+    }
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest absolute difference over the largest magnitude of ``theirs``; inf where shapes or NaN patterns differ."""
+    if ours.shape != theirs.shape or not np.array_equal(np.isfinite(ours), np.isfinite(theirs)):
+        return float("inf")
+    finite = np.isfinite(theirs)
+    gap = np.abs(ours[finite].astype(np.float64) - theirs[finite].astype(np.float64)).max(initial=0.0)
+    return float(gap / max(np.abs(theirs[finite]).max(initial=0.0), 1e-30))
