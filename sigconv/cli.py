@@ -36,7 +36,7 @@ def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in given:
         name, _, sizes = text.rpartition("=")
         try:
-            named[name or model.inputs[0].name] = tuple(int(s) for s in sizes.replace("x", ",").split(","))
+            named[name or model.inputs[0].name] = tuple(int(size) for size in sizes.replace("x", ",").split(","))
         except ValueError:
             raise InputError(f"--shape {text}: write it as NAME=1,3,224,224") from None
     unknown = sorted(set(named) - {v.name for v in model.inputs})
@@ -44,11 +44,10 @@ def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
         raise InputError(f"--shape {unknown[0]}: the model's inputs are {', '.join(v.name for v in model.inputs)}")
     for value in model.inputs:
         if value.name not in named:
-            sizes = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(value.shape or (None, None))]
-            if not all(isinstance(d, int) for d in sizes):
-                own = "unknown" if value.shape is None else ",".join("?" if d is None else str(d) for d in value.shape)
-                raise InputError(f"input {value.name!r} has the free shape {own}: give one, --shape {value.name}=…")
-            named[value.name] = tuple(int(d) for d in sizes if d is not None)
+            own = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(value.shape or (None, None))]
+            if not all(isinstance(d, int) for d in own):
+                raise InputError(f"input {value.name!r} has the free shape {value.shape}: give --shape {value.name}=…")
+            named[value.name] = tuple(int(d) for d in own if d is not None)
     return named
 
 
@@ -85,16 +84,14 @@ def _top(output: np.ndarray, count: int, labels: list[str]) -> list[list[dict[st
 
 def run(arguments: argparse.Namespace) -> int:
     """Feed a picture or arrays to a model and show, or keep, what comes out."""
-    import numpy as np
-
-    from sigconv.inputs import Picture, read_feeds
+    from sigconv.files import Picture, read_feeds, write_npz
 
     model, labels = _load(arguments), _labels(arguments.labels)
     feeds = read_feeds(arguments.input, model.inputs, Picture(arguments.layout, arguments.mean, arguments.std))
     session = model.compile({k: v.shape for k, v in feeds.items()}, threads=arguments.threads)
     outputs = session.run(feeds)
     if arguments.output:
-        np.savez(arguments.output, **outputs)
+        write_npz(arguments.output, outputs)
     tops = {name: _top(array, arguments.top, labels) for name, array in outputs.items()}
     if arguments.json:
         described = {

@@ -51,11 +51,11 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "sigconv.summary": ((*BASE, "sigconv.ops", "sigconv.graph", "sigconv.planner"), ("numpy",)),
     "sigconv.race": (("sigconv.errors", "sigconv.model"), ("numpy", "onnxruntime", "openvino")),
-    "sigconv.inputs": (("sigconv.errors", "sigconv.graph.ir"), ("numpy", "PIL")),
+    "sigconv.files": (("sigconv.errors", "sigconv.graph.ir"), ("numpy", "PIL")),
     "sigconv.demo": (("sigconv", "sigconv.race"), ("numpy",)),
     "sigconv.demo.train": (("sigconv.demo",), ("numpy", "sklearn", "torch")),
     "sigconv.cli": (
-        ("sigconv", *LEAVES, "sigconv.model", "sigconv.inputs", "sigconv.race", "sigconv.demo", "sigconv.kernels.jit"),
+        ("sigconv", *LEAVES, "sigconv.model", "sigconv.files", "sigconv.race", "sigconv.demo", "sigconv.kernels.jit"),
         ("numpy",),
     ),
     "sigconv": ((), ()),  # __init__ knows names, and imports their homes when they are asked for

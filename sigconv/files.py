@@ -1,11 +1,11 @@
-"""Files as a model's inputs: pictures, ``.npy`` and ``.npz``."""
+"""Files as a model's inputs (pictures, ``.npy``, ``.npz``), and outputs as a file."""
 
 from __future__ import annotations
 
 import pickle
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,14 @@ def read_feeds(path: str, inputs: Sequence[Value], picture: Picture) -> dict[str
     if isinstance(array, dict):
         raise InputError(f"{path}: holds several arrays; name it .npz")
     return {inputs[0].name: array}
+
+
+def write_npz(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays under their own names, whatever these are: ``np.savez`` takes no array named ``file``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def _numpy(path: str) -> np.ndarray | dict[str, np.ndarray]:
@@ -103,7 +111,9 @@ def _picture(path: str, value: Value, picture: Picture) -> np.ndarray:
         for name, numbers in (("mean", picture.mean), ("std", picture.std)):
             if len(numbers) not in (1, channels):
                 raise InputError(f"--{name} has {len(numbers)} numbers; input {value.name!r} has {channels} channels")
-        pixels = (pixels.astype(np.float32) / 255 - np.float32(picture.mean)) / np.float32(picture.std)
+        pixels = (pixels.astype(np.float32) / 255 - np.asarray(picture.mean, np.float32)) / np.asarray(
+            picture.std, np.float32
+        )
     if layout == "nchw":
         pixels = pixels.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(pixels, value.dtype)
