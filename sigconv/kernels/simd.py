@@ -209,6 +209,20 @@ def clamp(typingctx, x, lo, hi):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an int64 address to be brought into L2."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        fn_type = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+        fn = cgutils.get_or_insert_function(builder.module, fn_type, "llvm.prefetch.p0")
+        builder.call(fn, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def register_tile(
     typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
     kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, first, last, alpha, lo, hi,

@@ -101,7 +101,7 @@ class Builder:
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
         self._workspace = Buffer("workspace", 0)
-        self._only_fills = False
+        self._joined = False
         self._tensors: dict[str, list[Tensor]] = {}
         self._outputs = {v.name: Buffer("output", 0, i) for i, v in enumerate(graph.outputs)}
         self._uses: dict[int, int] = {}
@@ -309,36 +309,33 @@ class Builder:
         self._workspace.nbytes = max(self._workspace.nbytes, nbytes)
         return Address(self._workspace)
 
-    def emit(self, kernel: KernelLike, *, width: int = 1 << 30, fill: bool = False, **fields: Any) -> None:
-        """Append a kernel call. A field is a number, an `Address`, an array (its address), or a list of those."""
+    def emit(self, kernel: KernelLike, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
+        """Append a kernel call. A field is a number, an `Address`, an array (its address), or a list of those.
+
+        ``joins_next``: the next step may run beside this one.
+        """
         record = np.zeros(1, kernel.args)
         addresses: dict[int, Address] = {}
         for name, value in fields.items():
             dtype, position = kernel.args.fields[name][:2]  # type: ignore[index]
             if dtype.subdtype is None:
                 self._set(record[0], name, value, position, addresses)
-                continue
-            if isinstance(value, np.ndarray):
-                record[0][name][tuple(map(slice, value.shape))] = value
-                continue
-            step = dtype.subdtype[0].itemsize
-            for i, item in enumerate(value):
-                if isinstance(item, Address):
-                    addresses[position + i * step] = item
-                else:
-                    record[0][name][i] = item
-        fence = not self._only_fills
-        self._only_fills = fill
+            else:
+                step = dtype.subdtype[0].itemsize
+                for i, item in enumerate(value):
+                    self._set(record[0][name], i, item, position + i * step, addresses)
+        fence = not self._joined
+        self._joined = joins_next
         self._touch(addresses.values())
         self._steps.append((kernel, record, addresses, len(self.rows), width if self.threads > 1 else 1, fence))
 
-    def _set(self, record: np.void, name: str, value: Any, position: int, addresses: dict[int, Address]) -> None:
+    def _set(self, record: Any, key: str | int, value: Any, position: int, addresses: dict[int, Address]) -> None:
         if isinstance(value, np.ndarray):
             value = Address(self.constant_buffer(value))
         if isinstance(value, Address):
             addresses[position] = value
         else:
-            record[name] = value
+            record[key] = value
 
     def _touch(self, addresses: Any) -> None:
         now = len(self._steps)
@@ -351,8 +348,9 @@ class Builder:
         self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0
     ) -> None:
         """Strided fill with a constant."""
+        fields = movement.plan_copy(sizes, strides, [0] * len(sizes))
         self.emit(
-            movement.fill_kernel(dtype), fill=True, width=1, **movement.fill_plan(target, dtype, sizes, strides, value)
+            movement.COPY[dtype.itemsize], joins_next=True, src=np.array([value], dtype), dst=target, width=1, **fields
         )
 
     def copy(
@@ -360,10 +358,29 @@ class Builder:
         sizes: Sequence[int], dtype: np.dtype[Any],
     ) -> None:  # fmt: skip
         """Strided copy; strides in elements."""
-        nbytes = math.prod(sizes) * dtype.itemsize
-        threads = min(self.threads, nbytes // COPY_GRAIN + 1)
         fields = movement.plan_copy(sizes, target_strides, source_strides)
-        self.emit(movement.COPY[dtype.itemsize], width=threads, src=source, dst=target, **fields)
+        width = self._copy_width(sizes, dtype)
+        self.emit(movement.COPY[dtype.itemsize], width=width, src=source, dst=target, **fields)
+
+    def fill_tensor(self, target: Tensor, value: float) -> None:
+        """Write ``value`` everywhere in a tensor but its margins."""
+        sizes, strides = target.physical()
+        self.fill(target.address, target.dtype, sizes, strides, value)
+        self._joined = False
+
+    def gather(
+        self, source: Address, tables: Sequence[np.ndarray], target: Address, target_strides: Sequence[int],
+        dtype: np.dtype[Any], fill: float = 0,
+    ) -> None:  # fmt: skip
+        """target[i0, i1, …] = source[tables[0][i0] + tables[1][i1] + …], or ``fill`` where an entry is -1."""
+        fields = movement.plan_gather(tables, target_strides)
+        bits = int.from_bytes(np.array(fill, dtype).tobytes(), "little", signed=dtype.itemsize == 8)
+        width = self._copy_width([len(t) for t in tables], dtype)
+        self.emit(movement.GATHER[dtype.itemsize], width=width, src=source, dst=target, fill=bits, **fields)
+
+    def _copy_width(self, sizes: Sequence[int], dtype: np.dtype[Any]) -> int:
+        """Threads that a copy is worth."""
+        return min(self.threads, math.prod(sizes) * dtype.itemsize // COPY_GRAIN + 1)
 
     def host(
         self,
@@ -383,7 +400,7 @@ class Builder:
                 len(self.rows),
             )
         )
-        self._only_fills = False
+        self._joined = False
 
     def _place_in(self, name: str) -> Tensor | None:
         if not name or not self.is_static(name):

@@ -22,7 +22,10 @@ class Choice:
 
 
 def select(unit: Unit, builder: Builder, only: Collection[str] = ()) -> Choice:
-    """The legal candidate predicted to be fastest, native ones before NumPy; if ``only`` names candidates, one of them where one is legal."""
+    """The legal candidate predicted to be fastest, native ones before NumPy.
+
+    If ``only`` names candidates, one of them wherever one is legal.
+    """
     rejected: list[tuple[str, str]] = []
     ranked: list[tuple[float, int, Candidate, Cost]] = []
     for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):

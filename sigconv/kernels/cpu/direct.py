@@ -14,7 +14,7 @@ from numba import carray
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import kernel
-from sigconv.kernels.simd import TILE, lanes, register_tile
+from sigconv.kernels.simd import TILE, lanes, prefetch, register_tile
 
 DIRECT = np.dtype(
     [(name, np.int64) for name in (
@@ -82,7 +82,8 @@ def _make(dtype):
             carray(as_pointer(a.tile_first, np.int64), 1 << 40),
             carray(as_pointer(a.tile_width, np.int64), 1 << 40),
         )
-        reduction = ((a.n_blocks - 1) * a.block + a.last_block) * a.KD * a.KH * a.KW
+        taps = a.KD * a.KH * a.KW
+        reduction = ((a.n_blocks - 1) * a.block + a.last_block) * taps
         alpha, lo, hi = number(a.alpha), number(a.lo), number(a.hi)
         items = a.batch * a.groups * a.chunks * a.tiles
         for item in range(items * thread // threads, items * (thread + 1) // threads):
@@ -102,10 +103,12 @@ def _make(dtype):
                 blocks = min(a.pass_blocks, a.n_blocks - c0)
                 first, last = c0 == 0, c0 + blocks == a.n_blocks
                 last_block = a.last_block if last else a.block
-                b = as_pointer(
-                    a.w + (g * a.w_group + v0 * vl * reduction + c0 * a.block * a.KD * a.KH * a.KW * nv * vl) * size,
-                    dtype,
-                )
+                b_address = a.w + (g * a.w_group + v0 * vl * reduction + c0 * a.block * taps * nv * vl) * size
+                depth = (blocks - 1) * a.block + last_block
+                ahead = b_address + depth * taps * nv * vl * size  # the next pass follows in memory
+                pieces = (a.out_w + pixels - 1) // pixels
+                lines = depth * taps * nv * vl * size // 64 // ((row1 - row0) * pieces) + 1
+                b = as_pointer(b_address, dtype)
                 for row in range(row0, row1):
                     d, h = row // a.out_h, row % a.out_h
                     x_row = (
@@ -120,6 +123,9 @@ def _make(dtype):
                     pieces = (out_w + pixels - 1) // pixels
                     for piece in range(pieces):
                         p0, p1 = out_w * piece // pieces, out_w * (piece + 1) // pieces
+                        for line in range(lines):
+                            prefetch(ahead + line * 64)
+                        ahead += lines * 64
                         residual = a.residual
                         if residual != 0:
                             residual += (r_row + p0 * a.r_pixel) * size

@@ -171,7 +171,7 @@ def known(unit: Unit, b: Builder) -> str | None:
     names = [n for n in (*unit.inputs, *unit.outputs) if n]
     if not all(b.is_static(n) for n in names):
         return "sizes depend on data"
-    return "an empty tensor" if any(0 in b.shape(n) for n in names) else None
+    return "an empty tensor" if any(0 in b.shape(n) for n in names if not b.is_constant(n)) else None
 
 
 def legal_conv(unit: Unit, b: Builder) -> str | None:

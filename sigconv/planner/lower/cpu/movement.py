@@ -227,18 +227,16 @@ _move(
 
 
 # --- gathers ---------------------------------------------------------------------------------------------------------
-def _gather_axes(
-    b: Builder, x: Tensor, y: Tensor, indices: Sequence[np.ndarray | None], fill: float | None = None
-) -> None:
-    """y[i0, i1, …] = x[indices[0][i0], …] along the axes of the value; -1 stands for ``fill``, None for every index."""
+def _gather_axes(b: Builder, x: Tensor, y: Tensor, indices: Sequence[np.ndarray | None]) -> None:
+    """y[i0, i1, …] = x[indices[0][i0], …] along the axes of the value; None: every index."""
     sizes, source = x.physical()
     target_sizes, target = y.physical()
     full = [*indices, None][: len(sizes)] if x.block > 1 else list(indices)
     tables = []
     for index, stride, size in zip(full, source, target_sizes, strict=True):
         i = np.arange(size, dtype=np.int64) if index is None else index.astype(np.int64)
-        tables.append(np.where(i < 0, -1, i * stride))
-    b.gather(x.address, tables, y.address, target, target_sizes, x.dtype, fill)
+        tables.append(i * stride)
+    b.gather(x.address, tables, y.address, target, x.dtype)
 
 
 def _pad_rows(unit: Unit, b: Builder) -> list[tuple[int, int]]:
@@ -291,7 +289,7 @@ def _gather(unit: Unit, b: Builder) -> None:
         )
         return
     tables = [np.arange(before) * (x.shape[axis] * after), index * after, np.arange(after)]
-    b.gather(x.address, tables, y.address, c_strides(sizes), sizes, x.dtype, None)
+    b.gather(x.address, tables, y.address, c_strides(sizes), x.dtype)
 
 
 def _gather_legal(unit: Unit, b: Builder) -> str | None:
