@@ -15,8 +15,8 @@ from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.simd import add, broadcast, lanes, load, store
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
-"""Per dimension: addresses of int64[out] tables, and the step. Output o reads start[o] + k*dilation for tap_lo[o] <= k <
-tap_hi[o], where start rises evenly; an average divides by the product of the dimensions' divisor[o] (max: unused)."""
+"""Per dimension: addresses of int64[out] tables, and the step. Output o reads start[o] + k*dilation for
+tap_lo[o] <= k < tap_hi[o]; start rises evenly. An average divides by the product of the dimensions' divisor[o]."""
 
 ARGS = np.dtype(
     [

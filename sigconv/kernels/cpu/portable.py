@@ -69,7 +69,7 @@ def _transposed_input(o, k, size, stride, dilation, before):
 
 @inline
 def _ceil_div(a, b):
-    return -(-a // b)
+    return a if b == 1 else -(-a // b)  # a division costs as much as a short row
 
 
 def make_conv(dtype: type, name: str, transposed: bool) -> Kernel:
@@ -79,25 +79,20 @@ def make_conv(dtype: type, name: str, transposed: bool) -> Kernel:
     @inline
     def add_tap(y, x, weight, a, k):
         """Add one tap to an output row, where it reads inside the input row."""
-        stride = a.stride_w
-        if transposed:
-            shift = k * a.dilation_w - a.before_w  # input i adds to output i * stride + shift
-            first, stop = max(0, _ceil_div(-shift, stride)), min(a.size_w, _ceil_div(a.output_w - shift, stride))
-            if stride == 1:
-                for i in range(first, stop):
-                    y[i + shift] += weight * x[i]
-            else:
-                for i in range(first, stop):
-                    y[i * stride + shift] += weight * x[i]
+        stride, shift = a.stride_w, k * a.dilation_w - a.before_w
+        first = max(0, _ceil_div(-shift, stride))
+        if transposed:  # input i adds to output i * stride + shift
+            stop = min(a.size_w, _ceil_div(a.output_w - shift, stride))
+            x_shift, x_step, y_shift, y_step = 0, 1, shift, stride
+        else:  # output i reads input i * stride + shift
+            stop = min(a.output_w, _ceil_div(a.size_w - shift, stride))
+            x_shift, x_step, y_shift, y_step = shift, stride, 0, 1
+        if stride == 1:
+            for i in range(first, stop):
+                y[i + y_shift] += weight * x[i + x_shift]
         else:
-            shift = k * a.dilation_w - a.before_w  # output o reads input o * stride + shift
-            first, stop = max(0, _ceil_div(-shift, stride)), min(a.output_w, _ceil_div(a.size_w - shift, stride))
-            if stride == 1:
-                for o in range(first, stop):
-                    y[o] += weight * x[o + shift]
-            else:
-                for o in range(first, stop):
-                    y[o] += weight * x[o * stride + shift]
+            for i in range(first, stop):
+                y[i * y_step + y_shift] += weight * x[i * x_step + x_shift]
 
     def conv(args, thread, threads):
         a = numba.carray(args, 1)[0]
