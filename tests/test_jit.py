@@ -19,6 +19,7 @@ import sigconv
 from sigconv.kernels import jit
 
 TINY = """
+import math
 import numpy as np
 from numba import carray
 from sigconv.kernels.jit import kernel
@@ -29,11 +30,12 @@ ARGS = np.dtype([("x", np.int64), ("y", np.int64)])
 @kernel(ARGS)
 def tiny(args, thread, threads):
     a = carray(args, 1)[0]
-    a.y = a.x + 1
+    a.y = a.x + int(math.erf(a.x))  # 1, from a C function outside the object
 """
 
 RUN = """
 import ctypes
+import math
 import numpy as np
 from sigconv.kernels import jit
 from sigconv.kernels.cpu.tiny import ARGS, tiny
@@ -158,7 +160,7 @@ def test_any_kernel_source_is_part_of_the_key(start, package: Path) -> None:
     finish(start())
     (package / "kernels" / "helper.py").write_text("ONE = 1\n")
     assert finish(start()) == (42, 1, 2, "none")
-    (package / "kernels" / "cpu" / "tiny.py").write_text(TINY.replace("+ 1", "+ 2"))
+    (package / "kernels" / "cpu" / "tiny.py").write_text(TINY.replace("+ int", "+ 1 + int"))
     assert finish(start()) == (43, 1, 3, "none")
 
 
@@ -245,6 +247,26 @@ def test_a_kernel_that_allocates_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="greedy allocates memory"):
         _ = greedy.address
+
+
+def test_a_kernel_that_calls_an_unknown_function_is_refused(start) -> None:
+    """In a process of its own: Numba's engine keeps the object that cannot be linked."""
+    process = start("""
+import numpy as np
+from numba import carray, types
+from sigconv.kernels import jit
+nowhere = types.ExternalFunction("sigconv_nowhere", types.int64())
+@jit.kernel(np.dtype([("n", np.int64)]))
+def lost(args, thread, threads):
+    carray(args, 1)[0].n = nowhere()
+try:
+    lost.address
+except RuntimeError as error:
+    print(error)
+""")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "lost calls sigconv_nowhere" in out
 
 
 def test_kernels_outside_the_package_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

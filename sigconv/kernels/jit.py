@@ -120,10 +120,18 @@ class Kernel:
         compiled.compile()
         COMPILED.append(self.qualified_name)
         library = compiled._library
-        allocators = {f.name for f in library._final_module.functions if f.name.startswith("NRT_MemInfo_alloc")}
-        if allocators or library.has_dynamic_globals:
-            what = f"allocates memory ({', '.join(sorted(allocators))})" if allocators else "holds an address"
-            raise RuntimeError(f"kernel {self.qualified_name} {what}: buffers and addresses must come in its arguments")
+        _register_symbols()
+        called = [
+            f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
+        ]
+        if allocators := [name for name in called if name.startswith("NRT_MemInfo_alloc")]:
+            raise RuntimeError(f"kernel {self.qualified_name} allocates memory ({', '.join(allocators)})")
+        if unknown := [name for name in called if llvm.address_of_symbol(name) is None]:
+            raise RuntimeError(
+                f"kernel {self.qualified_name} calls {', '.join(unknown)}, which this process does not have"
+            )
+        if library.has_dynamic_globals:
+            raise RuntimeError(f"kernel {self.qualified_name} holds an address, which must come in its arguments")
         symbol, code = compiled.native_name, library._get_compiled_object()
         if self._cached and _sources_digest() == _SOURCES:  # else a source was edited since it was imported
             cache.store(self.key, symbol.encode() + b"\0" + code)

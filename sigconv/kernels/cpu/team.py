@@ -104,15 +104,18 @@ def _execute_together(team, steps, first, last, limit):
         if atomic_load(line) == OFFERED and atomic_replace(line, OFFERED, READY):
             _execute_offer(line)
         line += LINE
-    done = read_clock()
-    line = team + FIRST_WORKER
+    line, spins, done = team + FIRST_WORKER, 0, 0
     while line < end:
         while atomic_load(line) == WORKING:
             pause()
+            spins += 1
+            if spins == _GLANCE:
+                done = read_clock()
         line += LINE
-    now = read_clock()
-    if now - done > done - start + _PATIENCE:
-        atomic_store(team + REST, now + _REST_FACTOR * (now - done))
+    if spins >= _GLANCE:
+        now = read_clock()
+        if now - done > done - start + _PATIENCE:
+            atomic_store(team + REST, now + _REST_FACTOR * (now - done))
 
 
 @kernel(RUN)
