@@ -9,6 +9,8 @@ import numpy as np
 
 
 def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic) and not isinstance(value, np.integer):
+        raise TypeError(f"{value!r} has no address: pass a 0-d array")
     return value.ctypes.data if isinstance(value, np.ndarray) else value
 
 

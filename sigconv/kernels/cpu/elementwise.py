@@ -2,7 +2,7 @@
 
 A chain such as ``x * clip(x + 3, 0, 6) / 6`` is assembled into rows of integers. The kernel cuts the output into tiles
 of at most `CHUNK` elements and runs all instructions on a tile before the next, so that intermediates stay in L1.
-`OPCODES` is the whole instruction set: a name, the numbers of operands and immediates, and a `vmath` formula. A new line
+`OPCODES` is the whole instruction set: a name, how many operands and numbers, and a `vmath` formula. A new line
 there is a new instruction; `_execute` builds its loop.
 """
 
