@@ -1,0 +1,117 @@
+"""Trained networks from the field (`../shared/models`) against onnxruntime, at several sizes where they allow it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import sigconv as sc
+from tests.cases.oracle import assert_matches, expected, generator, onnxruntime_session
+
+FOLDER = Path(__file__).parents[2] / "shared" / "models"
+
+SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "basic_pitch": ((1, 43844, 1), (2, 43844, 1)),
+    "brainchop_30_3class": ((1, 1, 64, 64, 64), (2, 1, 64, 64, 64)),
+    "cifar_pytorch": ((1, 3, 32, 32), (5, 3, 32, 32)),
+    "deeplab_dm05": ((1, 3, 513, 513),),
+    "dnsmos_model_v8": ((1, 900, 120), (2, 900, 120)),
+    "fastestdet": ((1, 3, 352, 352),),
+    "kws_m_fp32": ((1, 1960),),
+    "kws_m_qdq": ((1, 1960), (4, 1960)),
+    "kws_m_qoperator": ((1, 1960),),
+    "mnist8_cntk": ((1, 1, 28, 28),),
+    "oww_embedding": ((1, 76, 32, 1), (3, 76, 32, 1)),
+    "oww_melspectrogram": ((1, 16000), (2, 16000), (1, 12345)),
+    "ppocr_v2_cls": ((1, 3, 320, 320), (2, 3, 48, 192)),
+    "ppocr_v3_det_ch": ((1, 3, 320, 320), (2, 3, 96, 160)),
+    "retinaface_mbnet025": ((1, 3, 320, 320), (2, 3, 200, 136)),
+    "selfie_seg_landscape": ((1, 144, 256, 3),),
+    "sinet_portrait": ((1, 3, 320, 320),),
+    "squeezenet_fp16": ((1, 3, 224, 224),),
+    "st_mobilenetv2_035_128": ((1, 3, 128, 128), (3, 3, 128, 128)),
+    "st_yamnet_256": ((1, 1, 64, 96), (4, 1, 64, 96)),
+    "style_candy": ((1, 3, 720, 720),),
+    "super_resolution_10": ((1, 1, 224, 224), (2, 1, 224, 224)),
+    "ultraface_rfb320": ((1, 3, 240, 320),),
+    "yolox_nano_post": ((1, 3, 416, 416),),
+    "yunet_n_320": ((1, 3, 320, 320),),
+    "yunet_n_dynamic": ((1, 3, 320, 320), (2, 3, 160, 224)),
+}
+"""The networks that run, with shapes of their only input: the usual one, then others where sizes may vary."""
+
+MISSING: Mapping[str, frozenset[str]] = {
+    "gtcrn_simple": frozenset({"GRU"}),
+    "ppocr_en_number_rec": frozenset({"LSTM"}),
+    "silero_vad_16k_op15": frozenset({"If"}),
+}
+"""The networks that are refused, and the operators that sigconv lacks for them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder() -> Path:
+    """Where the networks are; only outside of CI may they be absent."""
+    if not FOLDER.is_dir():
+        message = f"the trained networks are not at {FOLDER}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return FOLDER
+
+
+def quantization_steps(path: Path) -> dict[str, float]:
+    """The step of each output that comes straight from a DequantizeLinear."""
+    graph = onnx.load(path).graph
+    constants = {t.name: t for t in graph.initializer}
+    writers = {out: node for node in graph.node for out in node.output}
+    steps = {}
+    for output in graph.output:
+        node = writers[output.name]
+        if node.op_type == "DequantizeLinear":
+            steps[output.name] = float(numpy_helper.to_array(constants[node.input[1]]))
+    return steps
+
+
+def test_every_network_is_here() -> None:
+    names = {entry["name"] for entry in json.loads((FOLDER / "manifest.json").read_text("utf-8"))}
+    assert names == set(SHAPES) | set(MISSING)
+    assert not set(SHAPES) & set(MISSING)
+    assert len(SHAPES) >= 20
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_matches_onnxruntime(name: str) -> None:
+    path = FOLDER / f"{name}.onnx"
+    oracle = onnxruntime_session(path)
+    model, drop_in = sc.load(path), sc.InferenceSession(path)
+    assert [i.name for i in drop_in.get_inputs()] == [i.name for i in oracle.get_inputs()]
+    assert [i.type for i in drop_in.get_inputs()] == [i.type for i in oracle.get_inputs()]
+    (x,), steps = model.inputs, quantization_steps(path)
+    for i, shape in enumerate(SHAPES[name]):
+        feeds = {x.name: generator(name, shape).standard_normal(shape).astype(x.dtype)}
+        kept = feeds[x.name].copy()
+        want = expected(oracle, feeds)
+        assert_matches(model.run(feeds), want, steps)
+        if i == 0:
+            assert_matches(dict(zip(want, drop_in.run(None, feeds), strict=True)), want, steps)
+        np.testing.assert_array_equal(feeds[x.name], kept)
+
+
+@pytest.mark.parametrize("name", sorted(MISSING))
+@pytest.mark.parametrize("open_model", [sc.load, sc.InferenceSession])
+def test_refused_by_name(name: str, open_model) -> None:
+    path = FOLDER / f"{name}.onnx"
+    with pytest.raises(sc.UnsupportedError) as caught:
+        open_model(path)
+    assert {item.split(" ")[0] for item in caught.value.missing} == MISSING[name]
+    assert all(item in str(caught.value) for item in caught.value.missing)
+    nodes = [n for n in onnx.load(path).graph.node if n.op_type in MISSING[name]]
+    assert nodes[0].name in str(caught.value)
+    assert path.name in str(caught.value)
