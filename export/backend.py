@@ -73,11 +73,16 @@ class SigconvBackend(Backend):
         names = [name for name in dict.fromkeys(node.input) if name]
         given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
         arrays = {name: np.asarray(given[name]) for name in names}
-        opset = helper.make_opsetid(node.domain, kwargs.get("opset_version", onnx.defs.onnx_opset_version() if not node.domain else 1))
+        opset = helper.make_opsetid(
+            node.domain, kwargs.get("opset_version", onnx.defs.onnx_opset_version() if not node.domain else 1)
+        )
         graph = helper.make_graph(
             [node],
             "node",
-            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in arrays.items()],
+            [
+                helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+                for n, x in arrays.items()
+            ],
             [onnx.ValueInfoProto(name=name) for name in node.output if name],
         )
         return cls.run_model(helper.make_model(graph, opset_imports=[opset]), arrays, device)

@@ -31,7 +31,9 @@ def expand(model: ModelProto) -> list[Call]:
     calls: list[Call] = []
     # Depth-first with an explicit stack: (node, its opsets, the functions it is inside of).
     outer = opset_versions(model)
-    stack: list[tuple[NodeProto, Mapping[str, int], tuple[str, ...]]] = [(node, outer, ()) for node in reversed(model.graph.node)]
+    stack: list[tuple[NodeProto, Mapping[str, int], tuple[str, ...]]] = [
+        (node, outer, ()) for node in reversed(model.graph.node)
+    ]
     serial = 0
     while stack:
         node, opsets, inside = stack.pop()
@@ -64,19 +66,29 @@ def _body(call: NodeProto, function: FunctionProto, serial: int) -> list[NodePro
     """The function's nodes with the call's values and attributes put in."""
     label = f"call {call.name or call.op_type!r} of function {function.name}"
     if len(call.input) > len(function.input) or len(call.output) > len(function.output):
-        raise ModelError(f"{label}: {len(call.input)} inputs and {len(call.output)} outputs, it has {len(function.input)} and {len(function.output)}")
+        raise ModelError(
+            f"{label}: {len(call.input)} inputs and {len(call.output)} outputs, it has {len(function.input)} and {len(function.output)}"
+        )
     names = dict(zip(function.input, [*call.input, *[""] * (len(function.input) - len(call.input))]))
     prefix = f"{call.name or call.op_type}_{serial}/"
     bound = {a.name: a for a in (*function.attribute_proto, *call.attribute)}
     # An output that the function merely passes through from an input needs a node of its own.
     results = dict(zip(function.output, call.output))
-    through = [NodeProto(op_type="Identity", input=[names[o]], output=[results[o]], name=prefix + o) for o in results if o in names and results[o]]
+    through = [
+        NodeProto(op_type="Identity", input=[names[o]], output=[results[o]], name=prefix + o)
+        for o in results
+        if o in names and results[o]
+    ]
     names = {**{o: r for o, r in results.items() if r}, **names, "": ""}
     return [_bound_node(node, names, prefix, bound) for node in function.node] + through
 
 
-def _bound_node(node: NodeProto, names: Mapping[str, str], prefix: str, bound: Mapping[str, AttributeProto]) -> NodeProto:
-    new = NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload, name=prefix + (node.name or node.op_type))
+def _bound_node(
+    node: NodeProto, names: Mapping[str, str], prefix: str, bound: Mapping[str, AttributeProto]
+) -> NodeProto:
+    new = NodeProto(
+        op_type=node.op_type, domain=node.domain, overload=node.overload, name=prefix + (node.name or node.op_type)
+    )
     new.input.extend(names.get(n, prefix + n) for n in node.input)
     new.output.extend(names.get(n, prefix + n) for n in node.output)
     for attribute in node.attribute:

@@ -64,7 +64,9 @@ class Context:
     def rank(self, name: str, node: Node) -> int:
         rank = self.fact(name).rank
         if rank is None:
-            raise UnsupportedError(f"{node.label}: its old form needs the rank of {name!r}, which is unknown", (node.label,))
+            raise UnsupportedError(
+                f"{node.label}: its old form needs the rank of {name!r}, which is unknown", (node.label,)
+            )
         return rank
 
 
@@ -122,7 +124,9 @@ def _attributes_to_inputs(*names: str, defaults: dict[str, object] | None = None
 
     def step(node: Node, context: Context) -> list[Node]:
         given = {**(defaults or {}), **node.attrs}
-        more = [context.constant(node, name, np.atleast_1d(given[name])) if _some(given.get(name)) else "" for name in names]
+        more = [
+            context.constant(node, name, np.atleast_1d(given[name])) if _some(given.get(name)) else "" for name in names
+        ]
         return [_with_inputs(node, *more, drop=names)]
 
     return step
@@ -142,19 +146,37 @@ def _drop(*names: str) -> Step:
 
 
 def _rename_value(attr: str, **words: str) -> Step:
-    return lambda node, context: [node.replace(attrs={**node.attrs, **({attr: words.get(str(node.attrs[attr]), node.attrs[attr])} if attr in node.attrs else {})})]
+    return lambda node, context: [
+        node.replace(
+            attrs={
+                **node.attrs,
+                **({attr: words.get(str(node.attrs[attr]), node.attrs[attr])} if attr in node.attrs else {}),
+            }
+        )
+    ]
 
 
 # --- attributes that became inputs ------------------------------------------------------------------------------
 
 _axes = _attributes_to_inputs("axes")
 _step(13, "Squeeze", "Unsqueeze", "ReduceSum")(_axes)
-_step(18, *(f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")))(_axes)
+_step(
+    18, *(f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"))
+)(_axes)
 _step(13, "Split")(_attributes_to_inputs("split"))
 _step(10, "TopK")(_attributes_to_inputs("k"))
 _step(10, "Slice")(_attributes_to_inputs("starts", "ends", "axes"))
 _step(5, "Reshape")(_attributes_to_inputs("shape"))
-_step(20, "DFT")(lambda node, context: [_with_inputs(node, *[""] * (2 - len(node.inputs)), context.constant(node, "axis", node.attrs.get("axis", 1)), drop=("axis",))])
+_step(20, "DFT")(
+    lambda node, context: [
+        _with_inputs(
+            node,
+            *[""] * (2 - len(node.inputs)),
+            context.constant(node, "axis", node.attrs.get("axis", 1)),
+            drop=("axis",),
+        )
+    ]
+)
 
 
 @_step(11, "Clip")
@@ -277,7 +299,9 @@ def _batch_norm_9(node: Node, context: Context) -> list[Node]:
     if len(node.outputs) == 1:
         return [node]
     if any(node.outputs[3:]):
-        raise UnsupportedError(f"{node.label}: the outputs saved_mean and saved_var went away in opset 14", (node.label,))
+        raise UnsupportedError(
+            f"{node.label}: the outputs saved_mean and saved_var went away in opset 14", (node.label,)
+        )
     return [node.replace(outputs=node.outputs[:3], attrs={**node.attrs, "training_mode": 1})]
 
 
@@ -288,12 +312,22 @@ def _group_norm(node: Node, context: Context) -> list[Node]:
     shape = context.fact(x).shape
     channels: Dim = shape[1] if shape is not None and len(shape) > 1 else None
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise UnsupportedError(f"{node.label}: its old form needs a known channel count that {groups} groups divide, not {channels}", (node.label,))
-    column, full, flat = (context.constant(node, what, size) for what, size in (("column", (groups, 1)), ("full", (groups, channels // groups)), ("flat", (channels,))))
+        raise UnsupportedError(
+            f"{node.label}: its old form needs a known channel count that {groups} groups divide, not {channels}",
+            (node.label,),
+        )
+    column, full, flat = (
+        context.constant(node, what, size)
+        for what, size in (("column", (groups, 1)), ("full", (groups, channels // groups)), ("flat", (channels,)))
+    )
     nodes, inputs = [], [x]
     for name, what in zip(node.inputs[1:3], ("scale", "bias")):
         a, b, c = (context.fresh(node, f"{what}_{part}") for part in ("column", "full", "flat"))
-        nodes += [Node("Reshape", (name, column), (a,), {}, a), Node("Expand", (a, full), (b,), {}, b), Node("Reshape", (b, flat), (c,), {}, c)]
+        nodes += [
+            Node("Reshape", (name, column), (a,), {}, a),
+            Node("Expand", (a, full), (b,), {}, b),
+            Node("Reshape", (b, flat), (c,), {}, c),
+        ]
         inputs.append(c)
     return [*nodes, node.replace(inputs=tuple(inputs))]
 
@@ -344,14 +378,18 @@ def _resize_10(node: Node, context: Context) -> list[Node]:
         return [node.replace(inputs=(x, "", scales), attrs=attrs)]
     down, up = {**attrs, "nearest_mode": "ceil"}, {**attrs, "nearest_mode": "floor"}
     value = context.fact(scales).value
-    if value is None or (value >= 1).all():
+    if value is not None and (value >= 1).all():
         return [node.replace(inputs=(x, "", scales), attrs=up)]
-    if (value <= 1).all():
+    if value is not None and (value <= 1).all():
         return [node.replace(inputs=(x, "", scales), attrs=down)]
-    shrunk = context.fresh(node, "shrunk")
-    first = context.constant(node, "shrinking", np.minimum(value, 1), value.dtype)
-    second = context.constant(node, "enlarging", np.maximum(value, 1), value.dtype)
-    return [Node("Resize", (x, "", first), (shrunk,), down, shrunk), node.replace(inputs=(shrunk, "", second), attrs=up)]
+    shrunk, shrinking, enlarging = (context.fresh(node, what) for what in ("shrunk", "shrinking", "enlarging"))
+    one = context.constant(node, "one", 1, np.float32)
+    return [
+        Node("Min", (scales, one), (shrinking,), {}, shrinking),
+        Node("Max", (scales, one), (enlarging,), {}, enlarging),
+        Node("Resize", (x, "", shrinking), (shrunk,), down, shrunk),
+        node.replace(inputs=(shrunk, "", enlarging), attrs=up),
+    ]
 
 
 _HALF_PIXEL_TWIN = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
@@ -364,7 +402,9 @@ def _resize_11(node: Node, context: Context) -> list[Node]:
         return [_empty_to_absent(node, context)]
     nearest = str(node.attrs.get("nearest_mode", "round_prefer_floor"))
     if node.attrs.get("mode", "nearest") != "nearest" or nearest not in _HALF_PIXEL_TWIN:
-        raise UnsupportedError(f"{node.label}: tf_half_pixel_for_nn with nearest_mode {nearest!r} went away in opset 13", (node.label,))
+        raise UnsupportedError(
+            f"{node.label}: tf_half_pixel_for_nn with nearest_mode {nearest!r} went away in opset 13", (node.label,)
+        )
     attrs = {**node.attrs, "coordinate_transformation_mode": "half_pixel", "nearest_mode": _HALF_PIXEL_TWIN[nearest]}
     return [_empty_to_absent(node.replace(attrs=attrs), context)]
 
@@ -396,8 +436,15 @@ def _crop(node: Node, context: Context) -> list[Node]:
     """Experimental, (N, C, H, W): ``border`` is left, top, right, bottom; ``scale``, where given, the height and width kept."""
     left, top, right, bottom = (int(v) for v in node.attrs.get("border", (0, 0, 0, 0)))
     scale = node.attrs.get("scale")
-    end = (top + int(scale[0]), left + int(scale[1])) if scale else (-bottom or np.iinfo(np.int64).max, -right or np.iinfo(np.int64).max)
-    more = [context.constant(node, what, value) for what, value in (("starts", (top, left)), ("ends", end), ("axes", (2, 3)))]
+    end = (
+        (top + int(scale[0]), left + int(scale[1]))
+        if scale
+        else (-bottom or np.iinfo(np.int64).max, -right or np.iinfo(np.int64).max)
+    )
+    more = [
+        context.constant(node, what, value)
+        for what, value in (("starts", (top, left)), ("ends", end), ("axes", (2, 3)))
+    ]
     return [Node("Slice", (node.inputs[0], *more), node.outputs, {}, node.name)]
 
 
@@ -408,7 +455,10 @@ def _image_scaler(node: Node, context: Context) -> list[Node]:
     scaled = context.fresh(node, "scaled")
     scale = context.constant(node, "scale", node.attrs.get("scale", 1.0), dtype)
     bias = context.constant(node, "bias", np.reshape(node.attrs.get("bias", (0.0,)), (-1, 1, 1)), dtype)
-    return [Node("Mul", (node.inputs[0], scale), (scaled,), {}, scaled), Node("Add", (scaled, bias), node.outputs, {}, node.name)]
+    return [
+        Node("Mul", (node.inputs[0], scale), (scaled,), {}, scaled),
+        Node("Add", (scaled, bias), node.outputs, {}, node.name),
+    ]
 
 
 @_step(_ANY, "Affine")
@@ -417,7 +467,10 @@ def _affine(node: Node, context: Context) -> list[Node]:
     dtype = context.fact(node.inputs[0]).dtype or np.dtype(np.float32)
     scaled = context.fresh(node, "scaled")
     alpha, beta = (context.constant(node, name, node.attrs.get(name, 1.0), dtype) for name in ("alpha", "beta"))
-    return [Node("Mul", (node.inputs[0], alpha), (scaled,), {}, scaled), Node("Add", (scaled, beta), node.outputs, {}, node.name)]
+    return [
+        Node("Mul", (node.inputs[0], alpha), (scaled,), {}, scaled),
+        Node("Add", (scaled, beta), node.outputs, {}, node.name),
+    ]
 
 
 # --- changes that leave old nodes valid -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
-
-import sigconv.ops  # noqa: F401  (fills the registry)
-from sigconv.errors import ModelError, UnsupportedError
 from sigconv.export import opsets
 from sigconv.export.functions import Call, expand
 from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
+
+import sigconv.ops  # noqa: F401  (fills the registry)
+from sigconv.errors import ModelError, UnsupportedError
 from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
 from sigconv.graph.passes import toposort
 from sigconv.ops.spec import REGISTRY, lookup
@@ -61,7 +61,16 @@ def read(source: Source) -> Graph:
         raise ModelError(f"{what}: {e}") from e
     except DecodeError as e:
         raise ModelError(f"{what}: not an ONNX file, or a damaged one ({e})") from e
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, MemoryError, OverflowError) as e:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+        OverflowError,
+    ) as e:
         raise ModelError(f"{what}: malformed ({type(e).__name__}: {e})") from e
 
 
@@ -116,7 +125,9 @@ class _Reader:
             self.missing.setdefault(f"{what} {kind}", []).append(repr(info.name))
         return _value(info, kind)
 
-    def _nodes(self, calls: Iterable[Call], constants: dict[str, np.ndarray]) -> tuple[tuple[Node, ...], dict[int, int]]:
+    def _nodes(
+        self, calls: Iterable[Call], constants: dict[str, np.ndarray]
+    ) -> tuple[tuple[Node, ...], dict[int, int]]:
         """The nodes, each with the opset its form follows (by identity); Constant nodes are added to ``constants``."""
         nodes: list[Node] = []
         versions: dict[int, int] = {}
@@ -139,8 +150,15 @@ class _Reader:
                 constants[name] = self._constant(proto, node.label)
                 continue
             schema = _schema(node.op, opset, domain)
-            optional = [o.option == onnx.defs.OpSchema.FormalParameterOption.Optional for o in schema.outputs] if schema else []
-            outputs = [out if out in read or i >= len(optional) or not optional[i] else "" for i, out in enumerate(node.outputs)]
+            optional = (
+                [o.option == onnx.defs.OpSchema.FormalParameterOption.Optional for o in schema.outputs]
+                if schema
+                else []
+            )
+            outputs = [
+                out if out in read or i >= len(optional) or not optional[i] else ""
+                for i, out in enumerate(node.outputs)
+            ]
             node = node.replace(outputs=_trimmed(outputs), attrs=self._attributes(proto, schema, node))
             versions[id(node)] = opset
             nodes.append(node)
@@ -180,7 +198,9 @@ class _Reader:
             return tuple(map(int, attribute.ints))
         if kind == AttributeProto.STRINGS:
             return tuple(s.decode("utf-8") for s in attribute.strings)
-        raise UnsupportedError(f"{what} is of a kind (sub-graph, type or list of tensors) that is not supported", (label,))
+        raise UnsupportedError(
+            f"{what} is of a kind (sub-graph, type or list of tensors) that is not supported", (label,)
+        )
 
     def _constant(self, proto: NodeProto, label: str) -> np.ndarray:
         """The tensor of a Constant node, from whichever form of ``value`` it has."""
@@ -188,13 +208,25 @@ class _Reader:
             raise ModelError(f"{label}: a constant has exactly one value, not {len(proto.attribute)}")
         attribute = proto.attribute[0]
         value = self._attribute(attribute, label)
-        dtypes = {"value": None, "sparse_value": None, "value_int": np.int64, "value_ints": np.int64, "value_float": np.float32}
+        dtypes = {
+            "value": None,
+            "sparse_value": None,
+            "value_int": np.int64,
+            "value_ints": np.int64,
+            "value_float": np.float32,
+        }
         dtypes |= {"value_floats": np.float32, "value_string": object, "value_strings": object}
         if attribute.name not in dtypes:
             raise ModelError(f"{label}: unknown attribute {attribute.name!r}")
         return value if isinstance(value, np.ndarray) else freeze(np.array(value, dtypes[attribute.name]))
 
-    def _check_names(self, nodes: Sequence[Node], inputs: Sequence[Value], outputs: Sequence[Value], constants: Mapping[str, np.ndarray]) -> None:
+    def _check_names(
+        self,
+        nodes: Sequence[Node],
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        constants: Mapping[str, np.ndarray],
+    ) -> None:
         """Every value is written once, and everything read is written."""
         writers: dict[str, str] = {}
         sources = [(v.name, "a graph input") for v in inputs] + [(name, "a constant") for name in constants]
@@ -202,7 +234,9 @@ class _Reader:
             if name in writers:
                 raise ModelError(f"value {name!r} is written twice: by {writers[name]} and by {who}")
             writers[name] = who
-        dangling = [f"{node.label} reads {name!r}" for node in nodes for name in node.inputs if name and name not in writers]
+        dangling = [
+            f"{node.label} reads {name!r}" for node in nodes for name in node.inputs if name and name not in writers
+        ]
         if dangling:
             raise ModelError(f"nothing writes what {_some(dangling, '; ')}")
         names = [v.name for v in outputs]
@@ -258,7 +292,11 @@ def _unknown_form(node: Node, opset: int) -> str:
         return ""
     if schema.since_version > spec.since:
         return f"{_qualified(node)} of opset {schema.since_version} (known up to {spec.since})"
-    changes = {s.since_version for s in (_schema(node.op, v, node.domain) for v in range(opset + 1, 7)) if s and s.since_version > opset}
+    changes = {
+        s.since_version
+        for s in (_schema(node.op, v, node.domain) for v in range(opset + 1, 7))
+        if s and s.since_version > opset
+    }
     old = sorted(changes - set(opsets.STEPS.get(node.op, {})))
     return f"{_qualified(node)} of opset {schema.since_version} (known from {old[-1]})" if old else ""
 
@@ -277,7 +315,7 @@ def _check_signature(node: Node) -> None:
         raise ModelError(f"{node.label}: required input {absent[0]} is absent")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schema(op: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
     """The schema in force at ``opset`` (the newest known, where that is older), or None."""
     try:
@@ -321,7 +359,11 @@ _PYTHON = {
     onnx.defs.OpSchema.AttrType.INTS: tuple,
     onnx.defs.OpSchema.AttrType.STRINGS: tuple,
 }
-_ELEMENT = {onnx.defs.OpSchema.AttrType.FLOATS: float, onnx.defs.OpSchema.AttrType.INTS: int, onnx.defs.OpSchema.AttrType.STRINGS: str}
+_ELEMENT = {
+    onnx.defs.OpSchema.AttrType.FLOATS: float,
+    onnx.defs.OpSchema.AttrType.INTS: int,
+    onnx.defs.OpSchema.AttrType.STRINGS: str,
+}
 
 
 def _checked(value: Any, expected: Any, what: str) -> Any:

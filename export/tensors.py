@@ -15,7 +15,11 @@ from sigconv.errors import ModelError
 
 _PACKED_BITS = {
     code: bits
-    for bits, names in {2: ("INT2", "UINT2"), 4: ("INT4", "UINT4", "FLOAT4E2M1"), 6: ("FLOAT6E2M3", "FLOAT6E3M2")}.items()
+    for bits, names in {
+        2: ("INT2", "UINT2"),
+        4: ("INT4", "UINT4", "FLOAT4E2M1"),
+        6: ("FLOAT6E2M3", "FLOAT6E3M2"),
+    }.items()
     for name in names
     if (code := getattr(TensorProto, name, None)) is not None
 }
@@ -35,7 +39,9 @@ def dtype_of(code: int) -> np.dtype[Any] | None:
 
 def freeze(array: np.ndarray) -> np.ndarray:
     """The array, read-only, in native byte order and aligned; the caller gives it up."""
-    array = np.require(array, dtype=array.dtype.newbyteorder("=") if array.dtype.byteorder in "<>" else None, requirements="A")
+    array = np.require(
+        array, dtype=array.dtype.newbyteorder("=") if array.dtype.byteorder in "<>" else None, requirements="A"
+    )
     array.flags.writeable = False
     return array
 
@@ -68,7 +74,9 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.n
         if tensor.data_type == TensorProto.STRING:
             raise ModelError(f"{what}: strings cannot be raw data")
         if len(tensor.raw_data) != nbytes:
-            raise ModelError(f"{what}: shape {list(shape)} of {dtype.name} needs {nbytes} bytes, {len(tensor.raw_data)} are given")
+            raise ModelError(
+                f"{what}: shape {list(shape)} of {dtype.name} needs {nbytes} bytes, {len(tensor.raw_data)} are given"
+            )
     else:
         field = helper.tensor_dtype_to_field(tensor.data_type)
         needed = count
@@ -78,11 +86,15 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.n
             needed = 2 * count
         given = len(getattr(tensor, field))
         if given != needed:
-            raise ModelError(f"{what}: shape {list(shape)} of {dtype.name} needs {needed} entries of {field}, {given} are given")
+            raise ModelError(
+                f"{what}: shape {list(shape)} of {dtype.name} needs {needed} entries of {field}, {given} are given"
+            )
     return freeze(numpy_helper.to_array(tensor))
 
 
-def sparse_to_array(sparse: SparseTensorProto, what: str, folder: Path | None = None, limit: int = 1 << 30) -> np.ndarray:
+def sparse_to_array(
+    sparse: SparseTensorProto, what: str, folder: Path | None = None, limit: int = 1 << 30
+) -> np.ndarray:
     """A sparse tensor as a dense read-only array of at most ``limit`` bytes."""
     shape = tuple(sparse.dims)
     if any(d < 0 for d in shape):
@@ -92,8 +104,14 @@ def sparse_to_array(sparse: SparseTensorProto, what: str, folder: Path | None = 
     count = math.prod(shape)
     if count * max(values.dtype.itemsize, 1) > limit:
         raise ModelError(f"{what}: dense shape {list(shape)} of {values.dtype} takes more than {limit} bytes")
-    if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(shape))):
-        raise ModelError(f"{what}: values {list(values.shape)} and indices {list(indices.shape)} do not fit shape {list(shape)}")
+    if (
+        values.ndim != 1
+        or indices.dtype != np.int64
+        or indices.shape not in ((values.size,), (values.size, len(shape)))
+    ):
+        raise ModelError(
+            f"{what}: values {list(values.shape)} and indices {list(indices.shape)} do not fit shape {list(shape)}"
+        )
     bounds = np.array(shape if indices.ndim == 2 else count, np.int64)
     if (indices < 0).any() or (indices >= bounds).any():
         raise ModelError(f"{what}: an index is outside shape {list(shape)}")
@@ -108,12 +126,23 @@ def sparse_to_array(sparse: SparseTensorProto, what: str, folder: Path | None = 
 def _external(tensor: TensorProto, what: str, folder: Path | None, nbytes: int) -> np.ndarray:
     """The bytes of an externally stored tensor, read from a regular file inside the model's own folder only."""
     if folder is None:
-        raise ModelError(f"{what}: its data is in another file, which a model given as bytes or ModelProto cannot reach; load it by path")
+        raise ModelError(
+            f"{what}: its data is in another file, which a model given as bytes or ModelProto cannot reach; load it by path"
+        )
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     windows = PureWindowsPath(location)
-    if not location or "\0" in location or location.startswith("/") or windows.drive or windows.root or ".." in windows.parts:
-        raise ModelError(f"{what}: external data at {location!r} is refused: only files inside the model's folder are read")
+    if (
+        not location
+        or "\0" in location
+        or location.startswith("/")
+        or windows.drive
+        or windows.root
+        or ".." in windows.parts
+    ):
+        raise ModelError(
+            f"{what}: external data at {location!r} is refused: only files inside the model's folder are read"
+        )
     root = folder.resolve()
     path = root / location
     try:
@@ -122,15 +151,23 @@ def _external(tensor: TensorProto, what: str, folder: Path | None, nbytes: int) 
     except (OSError, RuntimeError) as e:
         raise ModelError(f"{what}: external data file {location!r} is missing beside the model ({e})") from e
     if not real.is_relative_to(root) or not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{what}: external data at {location!r} is refused: not a regular file inside the model's folder")
+        raise ModelError(
+            f"{what}: external data at {location!r} is refused: not a regular file inside the model's folder"
+        )
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
     except ValueError:
-        raise ModelError(f"{what}: offset {entries.get('offset')!r} or length {entries.get('length')!r} is not an integer") from None
+        raise ModelError(
+            f"{what}: offset {entries.get('offset')!r} or length {entries.get('length')!r} is not an integer"
+        ) from None
     if length != nbytes:
-        raise ModelError(f"{what}: shape {list(tensor.dims)} needs {nbytes} bytes, {length} are claimed in {location!r}")
+        raise ModelError(
+            f"{what}: shape {list(tensor.dims)} needs {nbytes} bytes, {length} are claimed in {location!r}"
+        )
     if offset < 0 or offset + length > status.st_size:
-        raise ModelError(f"{what}: bytes {offset} to {offset + length} are outside {location!r} of {status.st_size} bytes")
+        raise ModelError(
+            f"{what}: bytes {offset} to {offset + length} are outside {location!r} of {status.st_size} bytes"
+        )
     raw = np.fromfile(real, np.uint8, count=length, offset=offset)
     if raw.size != length:
         raise ModelError(f"{what}: {location!r} ended early")

@@ -17,7 +17,9 @@ SHAPE_ARITHMETIC = 4096
 LARGEST_FOLD = 1 << 30
 """Bytes up to which `specialize` computes a constant tensor."""
 
-RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
+)
 """Operators whose result is not a function of their inputs (Dropout: when it trains)."""
 
 
@@ -61,16 +63,21 @@ def input_facts(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> dict
     given = dict(shapes or {})
     unknown = sorted(set(given) - {v.name for v in graph.inputs})
     if unknown:
-        raise InputError(f"no input is named {', '.join(map(repr, unknown))}; the inputs are {', '.join(repr(v.name) for v in graph.inputs)}")
+        raise InputError(
+            f"no input is named {', '.join(map(repr, unknown))}; the inputs are {', '.join(repr(v.name) for v in graph.inputs)}"
+        )
     facts = {name: Fact.of(array) for name, array in graph.constants.items()}
     for value in graph.inputs:
-        facts[value.name] = Fact(value.dtype, _bind(value, tuple(given[value.name])) if value.name in given else value.shape)
+        facts[value.name] = Fact(
+            value.dtype, _bind(value, tuple(given[value.name])) if value.name in given else value.shape
+        )
     return facts
 
 
 def _bind(value: Value, shape: Shape) -> Shape:
     fits = value.shape is None or (
-        len(value.shape) == len(shape) and all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(value.shape, shape))
+        len(value.shape) == len(shape)
+        and all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(value.shape, shape))
     )
     if not fits or any(isinstance(d, int) and d < 0 for d in shape):
         raise InputError(f"input {value.name!r} takes shape {list(value.shape or ())}, not {list(shape)}")
@@ -151,10 +158,16 @@ def specialize(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> Graph
         constant = all(not name or facts[name].value is not None for name in node.inputs) and node.op not in RANDOM
         for name, fact in found.items():
             if constant and fact.value is None and nbytes(fact) > LARGEST_FOLD:
-                raise ModelError(f"{node.label}: constant {name!r} of {fact.dtype}{list(fact.shape or ())} takes more than {LARGEST_FOLD} bytes")
+                raise ModelError(
+                    f"{node.label}: constant {name!r} of {fact.dtype}{list(fact.shape or ())} takes more than {LARGEST_FOLD} bytes"
+                )
         facts.update(found)
     folded = fold(graph, facts)
-    names = {v.name for v in folded.inputs} | set(folded.constants) | {out for node in folded.nodes for out in node.outputs if out}
+    names = (
+        {v.name for v in folded.inputs}
+        | set(folded.constants)
+        | {out for node in folded.nodes for out in node.outputs if out}
+    )
     values = {name: Value(name, facts[name].dtype, facts[name].shape) for name in names}
     return folded.replace(
         inputs=tuple(values[v.name] for v in folded.inputs),

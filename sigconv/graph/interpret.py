@@ -40,7 +40,9 @@ def interpret(
         raise InputError(f"no value is named {', '.join(repr(n) for n in wanted if n not in known)}")
 
     widen = _widen if float64 else lambda x: x
-    values: dict[str, np.ndarray] = {name: widen(np.asarray(x)) for name, x in {**graph.constants, **{n: feeds[n] for n in names}}.items()}
+    values: dict[str, np.ndarray] = {
+        name: widen(np.asarray(x)) for name, x in {**graph.constants, **{n: feeds[n] for n in names}}.items()
+    }
     uses = Counter(name for node in graph.nodes for name in set(node.inputs))
     uses.update(wanted)
     for node in graph.nodes:

@@ -98,5 +98,7 @@ def run(graph: Graph) -> Graph:
         source = alias.get(old, old)
         return renamed.get(source, source)
 
-    nodes = tuple(n.replace(inputs=tuple(map(name, n.inputs)), outputs=tuple(renamed.get(o, o) for o in n.outputs)) for n in kept)
+    nodes = tuple(
+        n.replace(inputs=tuple(map(name, n.inputs)), outputs=tuple(renamed.get(o, o) for o in n.outputs)) for n in kept
+    )
     return graph.replace(nodes=nodes)

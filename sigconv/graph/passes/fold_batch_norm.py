@@ -22,7 +22,12 @@ def run(graph: Graph) -> Graph:
     taken = {*constants, *producers, *(v.name for v in graph.inputs)}
     replaced: dict[int, Node | None] = {}
     for norm in graph.nodes:
-        if norm.op != "BatchNormalization" or norm.domain or len(norm.outputs) != 1 or norm.attrs.get("training_mode", 0):
+        if (
+            norm.op != "BatchNormalization"
+            or norm.domain
+            or len(norm.outputs) != 1
+            or norm.attrs.get("training_mode", 0)
+        ):
             continue
         linear = producers.get(norm.inputs[0])
         if linear is None or id(linear) in replaced or linear.domain:
@@ -75,7 +80,11 @@ def _fold(linear: Node, norm: Node, constants: dict[str, np.ndarray]) -> tuple[n
     if linear.op not in _VIEW or linear.attrs.get("beta", 1.0) != 1.0:
         return None
     has_bias = len(linear.inputs) > 2 and bool(linear.inputs[2])
-    names = [linear.inputs[1], *norm.inputs[1:5], *linear.inputs[2:3]] if has_bias else [linear.inputs[1], *norm.inputs[1:5]]
+    names = (
+        [linear.inputs[1], *norm.inputs[1:5], *linear.inputs[2:3]]
+        if has_bias
+        else [linear.inputs[1], *norm.inputs[1:5]]
+    )
     arrays = [constants.get(name) for name in names]
     if any(x is None or x.dtype.kind != "f" for x in arrays):
         return None

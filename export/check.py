@@ -1,0 +1,244 @@
+"""Every node's output against onnxruntime's, on the same feeds: where two runtimes part is named, not guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from sigconv.errors import InputError, SigconvError, UnsupportedError
+from sigconv.export.reader import read
+from sigconv.export.tensors import to_array
+from sigconv.graph.interpret import interpret
+from sigconv.graph.ir import Value
+
+TOLERANCE = 1e-3
+"""Largest accepted error of a float value, relative to its scale."""
+
+QUANTIZED_TOLERANCE = 0.02
+"""The same for models with 8-bit values: rounding to the other side is one step, of 127 where half the range is used."""
+
+SMALLEST_SCALE = 0.05
+"""The scale of a value is its largest finite magnitude, but at least this."""
+
+Values = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Feeds to every value of the graph, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One value as both computed it. ``error`` is the largest difference, ``relative`` that over the scale of the value,
+    ``ulp`` the largest distance in representable numbers (None for integers)."""
+
+    node: str
+    value: str
+    dtype: str
+    shape: tuple[int, ...]
+    error: float
+    relative: float
+    ulp: int | None
+    same_nan: bool
+    ok: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The values both computed, in the order of the graph."""
+
+    rows: tuple[Row, ...]
+    tolerance: float = TOLERANCE
+
+    @property
+    def ok(self) -> bool:
+        """Whether every value agrees."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def first_divergence(self) -> Row | None:
+        """The first value that does not agree: its node is where to look."""
+        return next((row for row in self.rows if not row.ok), None)
+
+    def to_json(self) -> str:
+        """``{"ok", "tolerance", "first_divergence", "rows"}``; non-finite errors are null."""
+        rows = [
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(r).items()}
+            for r in self.rows
+        ]
+        first = self.first_divergence
+        return json.dumps(
+            {"ok": self.ok, "tolerance": self.tolerance, "first_divergence": first and first.node, "rows": rows}
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{'':2}{'node':<44} {'shape':<20} {'error':>9} {'relative':>9} {'ulp':>9}"]
+        for row in self.rows:
+            ulp = "" if row.ulp is None else str(row.ulp)
+            shape = f"{row.dtype}{list(row.shape)}"
+            lines.append(
+                f"{' ' if row.ok else '!'} {row.node:<44.44} {shape:<20} {row.error:9.2g} {row.relative:9.2g} {ulp:>9} {row.problem}".rstrip()
+            )
+        first = self.first_divergence
+        if first is None:
+            lines.append(f"all {len(self.rows)} values agree with onnxruntime within {self.tolerance:g} of their scale")
+        else:
+            lines.append(
+                f"{sum(not r.ok for r in self.rows)} of {len(self.rows)} values differ; the first is {first.value!r} of {first.node}"
+            )
+        return "\n".join(lines)
+
+
+def check(
+    model: Any,
+    feeds: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    *,
+    values: Values | None = None,
+    tolerance: float | None = None,
+) -> Report:
+    """Compare every value of a model with onnxruntime's.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto or sigconv.Model
+        A ``Model`` must know the ``source`` it was loaded from.
+    feeds : mapping of input name to array, optional
+        By default random, from ``seed``: standard normal, integers 0 and 1; an unknown first size is 1.
+    values : callable, optional
+        Computes our side; by default the engine for a ``Model`` and `interpret` for anything else.
+    tolerance : float, optional
+        Accepted error relative to a value's scale; by default `TOLERANCE`, or `QUANTIZED_TOLERANCE` where nodes quantize.
+
+    Raises
+    ------
+    InputError
+        A size other than the batch is unknown and no feeds are given.
+    UnsupportedError
+        onnxruntime is not installed, or cannot run the model.
+    """
+    source = getattr(model, "source", model)
+    if source is None or hasattr(source, "graph") and not isinstance(source, ModelProto):
+        raise InputError("the model was not loaded from an ONNX source, so there is nothing to give onnxruntime")
+    graph = read(source)
+    run = values or getattr(model, "values", None) or (lambda given: interpret(graph, given, keep=True))
+    feeds = random_feeds(graph.inputs, seed) if feeds is None else dict(feeds)
+    names = [out for node in graph.nodes for out in node.outputs if out]
+    if tolerance is None:
+        quantized = any("Quantize" in node.op or node.op.startswith(("QLinear", "QGemm")) for node in graph.nodes)
+        tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
+    theirs = _onnxruntime(source, feeds, names)
+    ours = run(feeds)
+    rows = [
+        compare(node.label, name, ours[name], theirs[name], tolerance)
+        for node in graph.nodes
+        for name in node.outputs
+        if name in theirs and name in ours
+    ]
+    return Report(tuple(rows), tolerance)
+
+
+def random_feeds(inputs: Iterable[Value], seed: int = 0) -> dict[str, np.ndarray]:
+    """Seeded feeds for inputs whose sizes are known, save perhaps for the first, which then is 1."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for value in inputs:
+        shape = value.shape
+        if shape is None or not all(isinstance(d, int) for d in shape[1:]):
+            raise InputError(
+                f"input {value.name!r} has shape {None if shape is None else list(shape)}: give feeds for it"
+            )
+        sizes = [d if isinstance(d, int) else 1 for d in shape]
+        dtype = value.dtype or np.dtype(np.float32)
+        integer = dtype.kind in "biu"
+        feeds[value.name] = (rng.integers(0, 2, sizes) if integer else rng.standard_normal(sizes)).astype(dtype)
+    return feeds
+
+
+def compare(node: str, value: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = TOLERANCE) -> Row:
+    """One row. Floats agree within ``tolerance`` of the scale, with one NaN and infinity pattern; bytes within 1; the
+    rest exactly."""
+    problem, error, relative, ulp, same_nan = "", 0.0, 0.0, None, True
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        problem = f"onnxruntime has {theirs.dtype}{list(theirs.shape)}"
+        error = relative = float("inf")
+    elif ours.dtype.kind not in "fiu":
+        error = relative = float((ours != theirs).any())
+        problem = "differs" if error else ""
+    elif ours.size:
+        a, b = ours.astype(np.float64), theirs.astype(np.float64)
+        finite = np.isfinite(a) & np.isfinite(b)
+        same_nan = bool(np.array_equal(np.where(finite, 0, a), np.where(finite, 0, b), equal_nan=True))
+        error = float(np.abs(a - b, where=finite, out=np.zeros_like(a)).max())
+        scale = max(float(np.abs(b, where=finite, out=np.zeros_like(b)).max()), SMALLEST_SCALE)
+        relative = error / scale
+        if ours.dtype.kind == "f":
+            ulp = _ulp(ours[finite], theirs[finite])
+            problem = "differs" if relative > tolerance else ""
+        else:
+            problem = "differs" if error > (ours.dtype.itemsize == 1) else ""
+        problem = problem if same_nan else "NaN or infinity elsewhere"
+    return Row(node, value, ours.dtype.name, ours.shape, error, relative, ulp, same_nan, not problem, problem)
+
+
+def _ulp(a: np.ndarray, b: np.ndarray) -> int:
+    """The largest distance, counted in representable numbers of the dtype."""
+    if not a.size:
+        return 0
+    integer = np.dtype(f"i{a.dtype.itemsize}")
+    least = np.iinfo(integer).min
+
+    def ordered(x: np.ndarray) -> np.ndarray:
+        bits = np.ascontiguousarray(x).view(integer)
+        return np.where(bits < 0, least - bits, bits).astype(np.float64)
+
+    return int(np.abs(ordered(a) - ordered(b)).max())
+
+
+def _onnxruntime(source: Any, feeds: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The named values as onnxruntime computes them, one thread, nothing fused; those its graph does not have are left out."""
+    try:
+        import onnxruntime
+    except ImportError as e:
+        raise UnsupportedError(
+            "the check compares with onnxruntime, which is not installed: pip install onnxruntime", ("onnxruntime",)
+        ) from e
+    model = _self_contained(source)
+    written = {out for node in model.graph.node for out in node.output if node.op_type != "Constant"}
+    listed = {info.name for info in model.graph.output}
+    wanted = [name for name in names if name in written]
+    model.graph.output.extend(ValueInfoProto(name=name) for name in wanted if name not in listed)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return dict(zip(wanted, session.run(wanted, dict(feeds)), strict=True)) if wanted else {}
+    except SigconvError:
+        raise
+    except Exception as e:  # its own exception types share no base class but this
+        raise UnsupportedError(f"onnxruntime cannot run this model: {e}", ("onnxruntime",)) from e
+
+
+def _self_contained(source: Any) -> ModelProto:
+    """A copy of the model with its external data put inside."""
+    model, folder = ModelProto(), None
+    if isinstance(source, ModelProto):
+        model.CopyFrom(source)
+    elif isinstance(source, (str, os.PathLike)):
+        folder = Path(source).parent
+        model.ParseFromString(Path(source).read_bytes())
+    else:
+        model.ParseFromString(bytes(source))
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            array = to_array(tensor, f"initializer {tensor.name!r}", folder)
+            tensor.ClearField("external_data")
+            tensor.data_location = TensorProto.DEFAULT
+            tensor.raw_data = array.tobytes()
+    return model
