@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from sigconv.kernels import strides
 from sigconv.kernels.cpu import movement
 from tests.cases.kernel_calls import call
 
@@ -40,6 +41,27 @@ def numbers(shape, dtype, seed=0):
 def assert_same_bits(got, want):
     assert got.shape == want.shape
     assert np.ascontiguousarray(got).tobytes() == np.ascontiguousarray(want).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "operands", "dims", "collapsed"),
+    [
+        ((2, 3, 4), [(12, 4, 1), (12, 4, 1)], (24,), [(1,), (1,)]),
+        ((2, 3, 4), [(12, 4, 1), (0, 4, 1)], (2, 12), [(12, 1), (0, 1)]),
+        ((2, 1, 4), [(4, 99, 1), (8, 7, 1)], (2, 4), [(4, 1), (8, 1)]),
+        ((3, 4), [(1, 3), (4, 1)], (4, 3), [(3, 1), (1, 4)]),
+        ((1, 1), [(1, 1)], (), [()]),
+        ((5, 0), [(0, 1)], (0,), [(0,)]),
+    ],
+)
+def test_collapse(shape, operands, dims, collapsed):
+    assert strides.collapse(shape, operands) == (dims, collapsed)
+
+
+def test_broadcast_strides():
+    assert strides.broadcast((3, 1), strides.contiguous((3, 1)), (2, 3, 4)) == (0, 1, 0)
+    with pytest.raises(ValueError, match=r"\(3,\) does not broadcast to \(2, 4\)"):
+        strides.broadcast((3,), (1,), (2, 4))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -241,8 +241,13 @@ def _execute(typingctx, code, target, x, y, z, immediates, n_bytes, dtype):
 def _gather(target, source, rows, cols, row_stride, col_stride):
     """Pack a tile of ``source`` into ``target``."""
     for r in range(rows):
-        for c in range(cols):
-            put(target, r * cols + c, get(source, r * row_stride + c * col_stride))
+        if col_stride == 0:
+            value = get(source, r * row_stride)
+            for c in range(cols):
+                put(target, r * cols + c, value)
+        else:
+            for c in range(cols):
+                put(target, r * cols + c, get(source, r * row_stride + c * col_stride))
 
 
 @strict
@@ -323,11 +328,13 @@ def _run(args, thread, threads, dtype):
                 put(place, k, source)
                 continue
             put(place, k, in_register)
-            if row_stride != 0 or col_stride != 0:
-                _gather(as_pointer(in_register, dtype), as_pointer(source, dtype), rows, cols, row_stride, col_stride)
-            elif get(held, k) != source:
+            high, wide = rows, cols
+            if row_stride == 0 and col_stride == 0:  # one number: it fills the register for as long as it stays
+                if get(held, k) == source:
+                    continue
                 put(held, k, source)
-                _gather(as_pointer(in_register, dtype), as_pointer(source, dtype), 1, CHUNK, 0, 0)
+                high, wide = tile_rows, tile_cols
+            _gather(as_pointer(in_register, dtype), as_pointer(source, dtype), high, wide, row_stride, col_stride)
 
         s = _output_strides(args)
         row_stride, col_stride = get(s, 4), get(s, 5)

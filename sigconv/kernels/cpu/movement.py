@@ -1,8 +1,8 @@
 """Data movement: strided copies and gathers of elements of 1, 2, 4 or 8 bytes, whatever they mean.
 
-`COPY` serves everything that is two lists of strides: Transpose, Slice, Concat and Split (into and out of views), Expand,
-Tile, DepthToSpace, the blocked layouts; from a single number with strides of 0 it fills. `GATHER` serves what is a
-table of offsets per dimension: Gather with constant indices, every mode of Pad, nearest Resize.
+`COPY` serves everything that is two lists of strides: Transpose, Slice, Concat and Split (into and out of views),
+Expand, Tile, DepthToSpace, the blocked layouts; from a single number with strides of 0 it fills. `GATHER` serves what
+is a table of offsets per dimension: Gather with constant indices, every mode of Pad, nearest Resize.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ GATHER_ARGS = np.dtype(
         ("fill", np.int64),
     ]
 )
-"""dst[i0, …, i5, r] = src[offsets0[i0] + … + offsets5[i5] + r] for r < run, or the bits of `fill` where an offset is -1."""
+"""dst[i0, …, i5, r] = src[offsets0[i0] + … + offsets5[i5] + r] for r < run; `fill`'s bits where an offset is -1."""
 
 _copy_dims, _src_strides, _dst_strides = (array_field(COPY_ARGS, f) for f in ("dims", "src_strides", "dst_strides"))
 _gather_dims, _offsets, _gather_strides = (array_field(GATHER_ARGS, f) for f in ("dims", "offsets", "dst_strides"))
@@ -122,13 +122,13 @@ def _transpose_block(typingctx, dst, dst_stride, src, src_stride):
     def codegen(context, builder, signature, args):
         dst, dst_stride, src, src_stride = args
         element = context.get_value_type(signature.args[0].dtype)
-        vector = ir.VectorType(element, BLOCK)
+        vector, align = ir.VectorType(element, BLOCK), context.get_abi_sizeof(element)
 
         def at(base, stride, k):
             place = builder.gep(base, [builder.mul(stride, ir.Constant(stride.type, k))])
             return builder.bitcast(place, vector.as_pointer())
 
-        rows = [builder.load(at(src, src_stride, k), align=element.width // 8) for k in range(BLOCK)]
+        rows = [builder.load(at(src, src_stride, k), align=align) for k in range(BLOCK)]
         lanes = range(BLOCK)
         step = 1
         while step < BLOCK:  # exchange the off-diagonal quarters of every 2 step x 2 step block
@@ -141,7 +141,7 @@ def _transpose_block(typingctx, dst, dst_stride, src, src_stride):
                     rows[row] = builder.shuffle_vector(a, b, mask)
             step *= 2
         for k, row in enumerate(rows):
-            builder.store(row, at(dst, dst_stride, k), align=element.width // 8)
+            builder.store(row, at(dst, dst_stride, k), align=align)
         return context.get_dummy_value()
 
     return types.void(dst, types.int64, src, types.int64), codegen
@@ -155,7 +155,7 @@ def _copy_strided(dst, dst_row, dst_col, src, src_row, src_col, rows, cols):
 
 
 @inline
-def _copy_tile(dst, dst_row, dst_col, src, src_row, src_col, rows, cols, dtype):
+def copy_tile(dst, dst_row, dst_col, src, src_row, src_col, rows, cols, dtype):
     """A tile at int64 addresses, by the densest way that its strides allow."""
     item = item_bytes(dtype)
     if dst_col == 1 and src_col == 1 and cols * item >= _SHORT_RUN:
@@ -206,7 +206,7 @@ def _copy(args, thread, threads, dtype):
             rest //= get(dims, d)
             dst += index * get(dst_strides, d)
             src += index * get(src_strides, d)
-        _copy_tile(
+        copy_tile(
             a.dst + dst * item,
             dst_row,
             dst_col,
