@@ -7,7 +7,6 @@ a plain CPU runs the same kernels with narrow vectors; only the width and the ti
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -62,15 +61,14 @@ def lanes(dtype: np.dtype | type) -> int:
     return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
-class TileShape(NamedTuple):
-    """Register tile: at most ``pixels`` rows by ``vectors`` registers of output channels (widths in falling order)."""
+TILE: dict[int, int] = {64: {4: 6, 2: 8, 1: 12}, 32: {3: 4, 2: 6, 1: 8}, 16: {2: 4, 1: 8}}[VECTOR_BYTES]
+"""Register tiles: registers of output channels -> most pixels. Accumulators, weights and a broadcast must fit the 32
+(AVX-512) or 16 registers; at least 8 accumulators hide the latency of fma."""
 
-    pixels: int
-    vectors: tuple[int, ...]
+MOST_PIXELS = max(TILE.values())
 
-
-# Registers used: AVX-512 24 accumulators + 4 weights + 1 broadcast of 32; AVX2 12 + 3 + 1 and SSE 8 + 2 + 1 of 16.
-TILE = {64: TileShape(6, (4, 2, 1)), 32: TileShape(4, (3, 2, 1)), 16: TileShape(4, (2, 1))}[VECTOR_BYTES]
+READ_AHEAD = 8192
+"""Bytes by which a product with one row asks for its weights ahead; further than a page, where hardware stops."""
 
 
 class VectorType(types.Type):
@@ -208,15 +206,19 @@ def clamp(typingctx, x, lo, hi):
     return x(x, lo, hi), lambda ctx, b, sig, a: _clamp(b, *a)
 
 
+def _prefetch(builder, pointer):
+    pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    fn_type = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    fn = cgutils.get_or_insert_function(builder.module, fn_type, "llvm.prefetch.p0")
+    builder.call(fn, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+
+
 @intrinsic
 def prefetch(typingctx, address):
     """Ask for the cache line at an int64 address to be brought into L2."""
 
     def codegen(context, builder, sig, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        fn_type = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
-        fn = cgutils.get_or_insert_function(builder.module, fn_type, "llvm.prefetch.p0")
-        builder.call(fn, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        _prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
@@ -239,13 +241,13 @@ def register_tile(
 
     def codegen(context, builder, sig, args):
         vec = _llvm_vector(sig.args[2].dtype)
-        shapes = [(p, v) for v in TILE.vectors for p in range(1, TILE.pixels + 1)]
+        shapes = [(p, v) for v, most in TILE.items() for p in range(1, most + 1)]
         done = builder.append_basic_block("tile.done")
-        key = builder.add(builder.mul(args[1], ir.Constant(I64, TILE.pixels + 1)), args[0])
+        key = builder.add(builder.mul(args[1], ir.Constant(I64, MOST_PIXELS + 1)), args[0])
         switch = builder.switch(key, done)
         for p, v in shapes:
             case = builder.append_basic_block(f"tile.{p}x{v}")
-            switch.add_case(ir.Constant(I64, v * (TILE.pixels + 1) + p), case)
+            switch.add_case(ir.Constant(I64, v * (MOST_PIXELS + 1) + p), case)
             builder.position_at_end(case)
             _emit_tile(builder, vec, p, v, *args[2:])
             builder.branch(done)
@@ -304,6 +306,9 @@ def _emit_tile(
                     a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
                     with cgutils.for_range(builder, depth) as reduction:
                         weights = builder.gep(b_column, [mul(reduction.index, const(width))])
+                        if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
+                            for v in range(vectors):
+                                _prefetch(builder, builder.gep(weights, [const(READ_AHEAD // 4 + v * vec.count)]))
                         w = [_load(builder, weights, const(v * vec.count), vec) for v in range(vectors)]
                         for p in range(pixels):
                             x = _splat(builder, builder.load(builder.gep(a_pixels[p], [reduction.index])), vec)

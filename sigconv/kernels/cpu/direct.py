@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from sigconv.kernels.address import as_pointer
+from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.simd import TILE, lanes, prefetch, register_tile
 
@@ -29,29 +29,29 @@ DIRECT = np.dtype(
         "y_batch", "y_group", "y_vector", "y_d", "y_h", "y_pixel",
         "r_batch", "r_group", "r_vector", "r_d", "r_h", "r_pixel",
         "w_group", "bias_group",
-        "tile_first", "tile_width",  # addresses of int64 tables: first register and number of registers of a tile
+        "tile_first", "tile_width", "tile_pixels",  # addresses of int64 tables, see `tiles`
         "tail",  # valid lanes of a group's last register
     )]
     + [("alpha", np.float64), ("lo", np.float64), ("hi", np.float64)]
 )  # fmt: skip
 
 
-def tiles(channels: int, dtype: type | np.dtype = np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """How ``channels`` output channels fall into register tiles: (first register, number of registers) tables."""
+def tiles(channels: int, dtype: type | np.dtype = np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How ``channels`` output channels fall into register tiles: first register, number of registers, most pixels."""
     left = -(-channels // lanes(dtype))
     widths: list[int] = []
-    for width in TILE.vectors:
+    for width in TILE:
         count, left = divmod(left, width)
         widths += [width] * count
     table = np.array(widths, np.int64)
-    return np.cumsum(table) - table, table
+    return np.cumsum(table) - table, table, np.array([TILE[w] for w in widths], np.int64)
 
 
 def pack(weights: np.ndarray, block: int) -> np.ndarray:
     """Weights [M, C, KD, KH, KW] of one group in the kernel's order: tile, channel block, taps, channel, lane."""
     m, c = weights.shape[:2]
     vl = lanes(weights.dtype)
-    first, width = tiles(m, weights.dtype)
+    first, width, _ = tiles(m, weights.dtype)
     padded = -(-m // vl) * vl
     taps = int(np.prod(weights.shape[2:]))
     flat = np.zeros((c, taps, padded), weights.dtype)
@@ -71,17 +71,14 @@ def pack(weights: np.ndarray, block: int) -> np.ndarray:
 def _make(dtype):
     vl = lanes(dtype)
     number = np.dtype(dtype).type
-    pixels = TILE.pixels
     size = np.dtype(dtype).itemsize
 
     def direct(args, thread, threads):
         a = carray(args, 1)[0]
-        kd_lo, kd_hi = carray(as_pointer(a.kd_lo, np.int64), 1 << 40), carray(as_pointer(a.kd_hi, np.int64), 1 << 40)
-        kh_lo, kh_hi = carray(as_pointer(a.kh_lo, np.int64), 1 << 40), carray(as_pointer(a.kh_hi, np.int64), 1 << 40)
-        tile_first, tile_width = (
-            carray(as_pointer(a.tile_first, np.int64), 1 << 40),
-            carray(as_pointer(a.tile_width, np.int64), 1 << 40),
-        )
+        kd_lo, kd_hi = as_pointer(a.kd_lo, np.int64), as_pointer(a.kd_hi, np.int64)
+        kh_lo, kh_hi = as_pointer(a.kh_lo, np.int64), as_pointer(a.kh_hi, np.int64)
+        tile_first, tile_width = as_pointer(a.tile_first, np.int64), as_pointer(a.tile_width, np.int64)
+        tile_pixels = as_pointer(a.tile_pixels, np.int64)
         taps = a.KD * a.KH * a.KW
         reduction = ((a.n_blocks - 1) * a.block + a.last_block) * taps
         alpha, lo, hi = number(a.alpha), number(a.lo), number(a.hi)
@@ -91,7 +88,7 @@ def _make(dtype):
             chunk = item // a.tiles % a.chunks
             g = item // (a.tiles * a.chunks) % a.groups
             n = item // (a.tiles * a.chunks * a.groups)
-            v0, nv = tile_first[t], tile_width[t]
+            v0, nv, pixels = get(tile_first, t), get(tile_width, t), get(tile_pixels, t)
             tail = a.tail if t == a.tiles - 1 else vl
             row0 = chunk * a.chunk_rows
             row1 = min(row0 + a.chunk_rows, a.rows)
@@ -108,6 +105,7 @@ def _make(dtype):
                 ahead = b_address + depth * taps * nv * vl * size  # the next pass follows in memory
                 pieces = (a.out_w + pixels - 1) // pixels
                 lines = depth * taps * nv * vl * size // 64 // ((row1 - row0) * pieces) + 1
+                lines = lines if lines <= 64 else 0  # hardly any reuse: the tile itself reads ahead
                 b = as_pointer(b_address, dtype)
                 for row in range(row0, row1):
                     d, h = row // a.out_h, row % a.out_h
@@ -133,8 +131,8 @@ def _make(dtype):
                             p1 - p0, nv, as_pointer(a.x + (x_row + p0 * a.x_pixel) * size, dtype), b,
                             as_pointer(a.y + (y_row + p0 * a.y_pixel) * size, dtype), as_pointer(residual, dtype),
                             bias, a.x_pixel, a.x_block, a.x_kd, a.x_kh, a.x_kw, blocks, a.block, last_block,
-                            kd_lo[d], kd_hi[d], kh_lo[h], kh_hi[h], a.KD, a.KH, a.KW, a.y_pixel, a.y_vector,
-                            a.r_pixel, a.r_vector, tail, first, last, alpha, lo, hi,
+                            get(kd_lo, d), get(kd_hi, d), get(kh_lo, h), get(kh_hi, h), a.KD, a.KH, a.KW, a.y_pixel,
+                            a.y_vector, a.r_pixel, a.r_vector, tail, first, last, alpha, lo, hi,
                         )  # fmt: skip
 
     direct.__name__ = f"direct_{np.dtype(dtype).name}"

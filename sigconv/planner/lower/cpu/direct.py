@@ -25,6 +25,9 @@ PEAK = 1.0e11
 GRAIN = 150_000
 """Operations worth a thread of their own."""
 
+WIDEST = next(iter(kernels.TILE))
+"""Registers of the widest tile."""
+
 UNIT_AXIS = WindowAxis(1, 1, 1, 1, 0, 0, 1)
 
 
@@ -74,7 +77,9 @@ def emit(
     d, h, w = axes
     taps = d.kernel * h.kernel * w.kernel
     n_blocks = max(1, -(-c // block))
-    first, width = kernels.tiles(m, dtype)
+    along_row = block == 1 and w.kernel > 1 and w.dilation == 1 and xs.pixel == 1
+    depth = w.kernel if along_row else 1  # the taps of a row are neighbours in x and w: reduce over them as one block
+    first, width, pixels = kernels.tiles(m, dtype)
     channels = -(-m // vl) * vl
     starts = np.zeros((groups, channels), dtype)
     if bias is not None:
@@ -104,17 +109,17 @@ def emit(
         kernels.direct_f32 if dtype == np.float32 else kernels.direct_f64, width=threads,
         x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts.reshape(-1), y=y,
         residual=residual or 0, batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first),
-        rows=rows, chunk_rows=chunk_rows, out_h=h.output, out_w=out_w, last_w=last_w, n_blocks=n_blocks, block=block,
-        last_block=c - (n_blocks - 1) * block,
+        rows=rows, chunk_rows=chunk_rows, out_h=h.output, out_w=out_w, last_w=last_w, n_blocks=n_blocks,
+        block=block * depth, last_block=(c - (n_blocks - 1) * block) * depth,
         pass_blocks=max(1, L1_BYTES // max(1, block * taps * int(width.max()) * vl * item)), KD=d.kernel,
-        KH=h.kernel, KW=w.kernel, stride_d=d.stride, stride_h=h.stride, origin_d=-d.before, origin_h=-h.before,
-        kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1], x_batch=xs.batch, x_group=xs.group, x_block=xs.block,
-        x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation, x_kw=xs.pixel * w.dilation,
-        x_pixel=xs.pixel * w.stride, y_batch=ys.batch, y_group=ys.group, y_vector=ys.block, y_d=ys.d, y_h=y_h,
-        y_pixel=ys.pixel, r_batch=r.batch, r_group=r.group, r_vector=r.block, r_d=r.d, r_h=r_h, r_pixel=r.pixel,
-        w_group=packed.size // groups, bias_group=channels, tile_first=first, tile_width=width,
-        tail=m - (channels // vl - 1) * vl if masked else vl, alpha=activation.alpha, lo=activation.lo,
-        hi=activation.hi,
+        KH=h.kernel, KW=w.kernel // depth, stride_d=d.stride, stride_h=h.stride, origin_d=-d.before,
+        origin_h=-h.before, kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1], x_batch=xs.batch, x_group=xs.group,
+        x_block=xs.block, x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation,
+        x_kw=xs.pixel * w.dilation, x_pixel=xs.pixel * w.stride, y_batch=ys.batch, y_group=ys.group,
+        y_vector=ys.block, y_d=ys.d, y_h=y_h, y_pixel=ys.pixel, r_batch=r.batch, r_group=r.group, r_vector=r.block,
+        r_d=r.d, r_h=r_h, r_pixel=r.pixel, w_group=packed.size // groups, bias_group=channels, tile_first=first,
+        tile_width=width, tile_pixels=pixels, tail=m - (channels // vl - 1) * vl if masked else vl,
+        alpha=activation.alpha, lo=activation.lo, hi=activation.hi,
     )  # fmt: skip
 
 
@@ -384,11 +389,7 @@ def _lower_matrix(unit: Unit, b: Builder) -> None:
     y = b.new(unit.output, 1, (0, 0))
     vl = lanes(weights.dtype)
     m = math.prod(y.shape) // (groups * n)
-    block = (
-        k
-        if m <= 2 * kernels.TILE.pixels
-        else min(k, L1_BYTES // (kernels.TILE.vectors[0] * vl * weights.dtype.itemsize))
-    )
+    block = k if m <= 2 * kernels.TILE[WIDEST] else min(k, L1_BYTES // (WIDEST * vl * weights.dtype.itemsize))
     axis = WindowAxis(m, 1, 1, 1, 0, 0, m)
     emit(
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block,
