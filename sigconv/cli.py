@@ -151,7 +151,7 @@ def bench(arguments: argparse.Namespace) -> int:
     model = _load(arguments)
     threads = arguments.threads or config.get("threads")
     feeds = _random_feeds(model, _shapes(model, arguments.shape))
-    results = race.race(race.installed(), Path(arguments.model).read_bytes(), feeds, threads, rounds=arguments.rounds)
+    results = race.race(race.installed(), arguments.model, feeds, threads, rounds=arguments.rounds)
     ours = results[0]
     rows = [
         {

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,14 @@ Feeds = Mapping[str, np.ndarray]
 Runner = Callable[[], Sequence[np.ndarray]]
 
 
-def _sigconv(model: bytes, feeds: Feeds, threads: int) -> Runner:
+def _sigconv(model: str, feeds: Feeds, threads: int) -> Runner:
     from sigconv.model import load
 
     session = load(model).compile({k: v.shape for k, v in feeds.items()}, threads=threads)
     return lambda: list(session.run(feeds).values())
 
 
-def _onnxruntime(model: bytes, feeds: Feeds, threads: int) -> Runner:
+def _onnxruntime(model: str, feeds: Feeds, threads: int) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -44,13 +45,11 @@ def _onnxruntime(model: bytes, feeds: Feeds, threads: int) -> Runner:
     return lambda: session.run(None, feeds)
 
 
-def _openvino(model: bytes, feeds: Feeds, threads: int) -> Runner:
-    import io
-
+def _openvino(model: str, feeds: Feeds, threads: int) -> Runner:
     import openvino as ov
 
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    net = ov.Core().read_model(io.BytesIO(model))
+    net = ov.Core().read_model(model)
     net.reshape({k: list(v.shape) for k, v in feeds.items()})
     compiled = ov.compile_model(net, "CPU", options)
     request, outputs = compiled.create_infer_request(), compiled.outputs
@@ -62,12 +61,12 @@ def _openvino(model: bytes, feeds: Feeds, threads: int) -> Runner:
     return run
 
 
-ENGINES: dict[str, Callable[[bytes, Feeds, int], Runner]] = {
+ENGINES: dict[str, Callable[[str, Feeds, int], Runner]] = {
     "sigconv": _sigconv,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""Every engine by the name of its package: (model, inputs, threads) -> a function that runs once."""
+"""Every engine by the name of its package: (path of the model, inputs, threads) -> a function that runs once."""
 
 
 def installed() -> list[str]:
@@ -117,7 +116,7 @@ def _peak_nbytes() -> int:
     return 0
 
 
-def _serve(pipe: Connection, engine: str, model: bytes, feeds: Feeds, threads: int) -> None:
+def _serve(pipe: Connection, engine: str, model: str, feeds: Feeds, threads: int) -> None:
     """An engine's process: its outputs first, then a time for every number of seconds that comes in; None ends it."""
     try:
         run = ENGINES[engine](model, feeds, threads)
@@ -160,9 +159,9 @@ class _Worker:
 
 
 def race(
-    engines: Iterable[str], model: bytes, feeds: Feeds, threads: int, *, rounds: int = 5, seconds: float = 0.3
+    engines: Iterable[str], model: str | Path, feeds: Feeds, threads: int, *, rounds: int = 5, seconds: float = 0.3
 ) -> list[Result]:
-    """Time ``model`` on ``feeds`` in every engine: ``rounds`` rounds, ``seconds`` a turn, A B A B ….
+    """Time the model file on ``feeds`` in every engine: ``rounds`` rounds, ``seconds`` a turn, A B A B ….
 
     Raises
     ------
@@ -173,7 +172,7 @@ def race(
     try:
         outputs = []
         for engine in engines:  # one after the other: compiling engines disturb each other too
-            workers.append(_Worker(engine, model, dict(feeds), threads))
+            workers.append(_Worker(engine, str(model), dict(feeds), threads))
             outputs.append(workers[-1].ask())
         times: list[list[float]] = [[] for _ in workers]
         for _ in range(rounds):

@@ -51,7 +51,7 @@ def show(threads: int | None = None) -> None:
     session = model.compile({name: images[:1].shape}, threads=threads)
     count = session.explain().threads
     engines = [e for e in ("sigconv", "onnxruntime") if e in race.installed()]
-    results = race.race(engines, MODEL.read_bytes(), {name: images[:1]}, count, rounds=3)
+    results = race.race(engines, MODEL, {name: images[:1]}, count, rounds=3)
     times = ", ".join(f"{r.engine} {r.seconds * 1e3:.3f} ms" for r in results)
     print(f"one image, {count} {'thread' if count == 1 else 'threads'}: {times}")
     print("\nwhat ran where")

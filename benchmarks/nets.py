@@ -1,0 +1,294 @@
+"""The nets that are measured, as ONNX files: built with onnx.helper alone, seeded He weights, a free batch size.
+
+Shapes and operators are those of the classic nets as torch exports them for inference: batch normalization folded into
+the convolutions, dropout gone. Weights are random: time does not depend on them, and outputs stay finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FOLDER = Path(__file__).parent / ".models"
+
+
+class Net:
+    """A graph under construction. Methods take value names and return the name of what they make."""
+
+    def __init__(self, name: str, *shape: int) -> None:
+        """``shape``: of one input sample, channels first."""
+        self.name, self.input = name, "x"
+        self._shape = shape
+        self._channels = {"x": shape[0]}
+        self._rng = np.random.default_rng(2026)
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+
+    def op(self, op: str, *inputs: str, channels: int | None = None, **attrs: object) -> str:
+        """A node; the output has the first input's channels unless ``channels`` says otherwise."""
+        out = f"{op.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attrs))
+        self._channels[out] = self._channels[inputs[0]] if channels is None else channels
+        return out
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"w_{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, shape: Sequence[int], fan_in: int, gain: float = 2.0) -> str:
+        """Normally distributed with variance ``gain / fan_in`` (He et al., Delving deep into rectifiers, 2015)."""
+        return self.constant((self._rng.standard_normal(shape) * math.sqrt(gain / fan_in)).astype(np.float32))
+
+    def relu(self, x: str) -> str:
+        return self.op("Relu", x)
+
+    def relu6(self, x: str) -> str:
+        return self.op("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
+
+    def conv(
+        self,
+        x: str,
+        channels: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        pads: Sequence[int] | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        gain: float = 2.0,
+    ) -> str:
+        """A convolution with bias over all spatial axes; by default padded to keep the size at stride 1."""
+        inputs, rank = self._channels[x], len(self._shape) - 1
+        shape = (channels, inputs // groups, *[kernel] * rank)
+        weight, bias = self.weight(shape, math.prod(shape[1:]), gain), self.weight((channels,), 100)
+        attrs = {
+            "kernel_shape": [kernel] * rank,
+            "strides": [stride] * rank,
+            "pads": list(pads) if pads is not None else [dilation * (kernel - 1) // 2] * (2 * rank),
+            "dilations": [dilation] * rank,
+            "group": groups,
+        }
+        return self.op("Conv", x, weight, bias, channels=channels, **attrs)
+
+    def pool(self, x: str, kernel: int, stride: int, pad: int = 0, *, op: str = "MaxPool", ceil: int = 0) -> str:
+        return self.op(op, x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, ceil_mode=ceil)
+
+    def dense(self, x: str, features: int, inputs: int) -> str:
+        weight, bias = self.weight((features, inputs), inputs), self.weight((features,), 100)
+        return self.op("Gemm", x, weight, bias, channels=features, transB=1)
+
+    def head(self, x: str, classes: int = 1000) -> str:
+        """Global average, flattened, one dense layer."""
+        return self.dense(self.op("Flatten", self.op("GlobalAveragePool", x)), classes, self._channels[x])
+
+    def concat(self, *inputs: str) -> str:
+        return self.op("Concat", *inputs, channels=sum(self._channels[i] for i in inputs), axis=1)
+
+    def model(self, output: str) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self._nodes,
+            self.name,
+            [helper.make_tensor_value_info(self.input, TensorProto.FLOAT, ["N", *self._shape])],
+            [helper.make_empty_tensor_value_info(output)],
+            self._weights,
+        )
+        graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+        proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        return onnx.shape_inference.infer_shapes(proto)
+
+
+def lenet5() -> onnx.ModelProto:
+    """LeCun et al. 1998, 1×32×32."""
+    n = Net("lenet5", 1, 32, 32)
+    x = n.pool(n.relu(n.conv("x", 6, 5, pads=[0] * 4)), 2, 2)
+    x = n.pool(n.relu(n.conv(x, 16, 5, pads=[0] * 4)), 2, 2)
+    x = n.op("Flatten", n.relu(n.conv(x, 120, 5, pads=[0] * 4)))
+    return n.model(n.dense(n.relu(n.dense(x, 84, 120)), 10, 84))
+
+
+def alexnet() -> onnx.ModelProto:
+    """Krizhevsky, One weird trick, 2014 (torchvision's), 3×224×224."""
+    n = Net("alexnet", 3, 224, 224)
+    x = n.pool(n.relu(n.conv("x", 64, 11, stride=4, pads=[2] * 4)), 3, 2)
+    x = n.pool(n.relu(n.conv(x, 192, 5)), 3, 2)
+    for channels in (384, 256, 256):
+        x = n.relu(n.conv(x, channels))
+    x = n.op("Flatten", n.pool(x, 3, 2))
+    x = n.relu(n.dense(n.relu(n.dense(x, 4096, 9216)), 4096, 4096))
+    return n.model(n.dense(x, 1000, 4096))
+
+
+def vgg16() -> onnx.ModelProto:
+    """Simonyan & Zisserman 2014, with batch normalization (folded), 3×224×224."""
+    n, x = Net("vgg16_bn", 3, 224, 224), "x"
+    for channels, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(layers):
+            x = n.relu(n.conv(x, channels))
+        x = n.pool(x, 2, 2)
+    x = n.op("Flatten", x)
+    x = n.relu(n.dense(n.relu(n.dense(x, 4096, 512 * 49)), 4096, 4096))
+    return n.model(n.dense(x, 1000, 4096))
+
+
+def resnet(name: str, depths: Sequence[int], expansion: int) -> onnx.ModelProto:
+    """He et al. 2015, 3×224×224; the stride in a bottleneck's 3×3, as torchvision has it."""
+    n = Net(name, 3, 224, 224)
+    x = n.pool(n.relu(n.conv("x", 64, 7, stride=2)), 3, 2, 1)
+    for stage, depth in enumerate(depths):
+        width = 64 << stage
+        for block in range(depth):
+            stride = 2 if stage and not block else 1
+            if expansion == 1:
+                y = n.conv(n.relu(n.conv(x, width, stride=stride)), width, gain=0.5)
+            else:
+                y = n.relu(n.conv(n.relu(n.conv(x, width, 1)), width, stride=stride))
+                y = n.conv(y, width * expansion, 1, gain=0.5)
+            if not block and (stage or expansion > 1):
+                x = n.conv(x, width * expansion, 1, stride=stride, pads=[0] * 4, gain=1.0)
+            x = n.relu(n.op("Add", y, x))
+    return n.model(n.head(x))
+
+
+def mobilenet_v2() -> onnx.ModelProto:
+    """Sandler et al. 2018, 3×224×224: inverted residuals around depthwise convolutions, ReLU6."""
+    n = Net("mobilenet_v2", 3, 224, 224)
+    x, channels = n.relu6(n.conv("x", 32, stride=2)), 32
+    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for expansion, width, repeats, first in rows:
+        for repeat in range(repeats):
+            hidden, stride = channels * expansion, first if not repeat else 1
+            y = n.relu6(n.conv(x, hidden, 1)) if expansion > 1 else x
+            y = n.relu6(n.conv(y, hidden, stride=stride, groups=hidden))
+            y = n.conv(y, width, 1, gain=1.0)
+            x = n.op("Add", x, y) if stride == 1 and channels == width else y
+            channels = width
+    return n.model(n.head(n.relu6(n.conv(x, 1280, 1))))
+
+
+def squeezenet() -> onnx.ModelProto:
+    """Iandola et al. 2016, version 1.1, 3×224×224."""
+    n = Net("squeezenet", 3, 224, 224)
+    x = n.pool(n.relu(n.conv("x", 64, stride=2, pads=[0] * 4)), 3, 2, ceil=1)
+    for squeeze, expand, pool in (
+        (16, 64, False),
+        (16, 64, True),
+        (32, 128, False),
+        (32, 128, True),
+        (48, 192, False),
+        (48, 192, False),
+        (64, 256, False),
+        (64, 256, False),
+    ):
+        s = n.relu(n.conv(x, squeeze, 1))
+        x = n.concat(n.relu(n.conv(s, expand, 1)), n.relu(n.conv(s, expand)))
+        x = n.pool(x, 3, 2, ceil=1) if pool else x
+    return n.model(n.op("Flatten", n.op("GlobalAveragePool", n.relu(n.conv(x, 1000, 1)))))
+
+
+def unet(base: int = 32) -> onnx.ModelProto:
+    """Ronneberger et al. 2015, padded, transposed convolutions upwards, 3×256×256 to one map."""
+    n, x, skips = Net("unet", 3, 256, 256), "x", []
+
+    def double(x: str, channels: int) -> str:
+        return n.relu(n.conv(n.relu(n.conv(x, channels)), channels))
+
+    for level in range(4):
+        skips.append(double(x, base << level))
+        x = n.pool(skips[-1], 2, 2)
+    x = double(x, base << 4)
+    for level in reversed(range(4)):
+        inputs, channels = base << (level + 1), base << level
+        weight, bias = n.weight((inputs, channels, 2, 2), inputs), n.weight((channels,), 100)
+        up = n.op("ConvTranspose", x, weight, bias, channels=channels, kernel_shape=[2, 2], strides=[2, 2])
+        x = double(n.concat(skips[level], up), channels)
+    return n.model(n.conv(x, 1, 1))
+
+
+def wavenet(channels: int = 32, layers: int = 10) -> onnx.ModelProto:
+    """van den Oord et al. 2016: gated causal convolutions of dilation 1, 2, 4 …, over 16,000 samples."""
+    n = Net("wavenet", 1, 16000)
+    x, skips = n.conv("x", channels, 1), []
+    for layer in range(layers):
+        dilation = 1 << layer
+        causal = {"pads": [2 * dilation, 0], "dilation": dilation, "gain": 1.0}
+        gate = n.op("Sigmoid", n.conv(x, channels, 3, **causal))
+        gated = n.op("Mul", n.op("Tanh", n.conv(x, channels, 3, **causal)), gate)
+        skips.append(n.conv(gated, channels, 1, gain=1.0))
+        x = n.op("Add", x, n.conv(gated, channels, 1, gain=1.0))
+    total = skips[0]
+    for skip in skips[1:]:
+        total = n.op("Add", total, skip)
+    return n.model(n.conv(n.relu(n.conv(n.relu(total), channels, 1)), 1, 1))
+
+
+def espcn(scale: int = 3) -> onnx.ModelProto:
+    """Shi et al. 2016, sub-pixel super-resolution, 1×224×224."""
+    n = Net("espcn", 1, 224, 224)
+    x = n.relu(n.conv(n.relu(n.conv("x", 64, 5)), 64))
+    x = n.conv(n.relu(n.conv(x, 32)), scale * scale)
+    return n.model(n.op("DepthToSpace", x, channels=1, blocksize=scale, mode="CRD"))
+
+
+def style() -> onnx.ModelProto:
+    """Johnson et al. 2016, fast style transfer with instance normalization and reflected borders, 3×224×224."""
+    n = Net("style", 3, 224, 224)
+
+    def conv(x: str, channels: int, kernel: int, stride: int = 1) -> str:
+        p = kernel // 2
+        padded = n.op("Pad", x, n.constant(np.array([0, 0, p, p, 0, 0, p, p])), mode="reflect")
+        return n.conv(padded, channels, kernel, stride=stride, pads=[0] * 4)
+
+    def norm(x: str) -> str:
+        channels = n._channels[x]
+        return n.op("InstanceNormalization", x, n.constant(np.ones(channels, np.float32)), n.weight((channels,), 100))
+
+    def up(x: str) -> str:
+        scales = n.constant(np.array([1, 1, 2, 2], np.float32))
+        attrs = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return n.op("Resize", x, "", scales, **attrs)
+
+    x = n.relu(norm(conv("x", 32, 9)))
+    x = n.relu(norm(conv(n.relu(norm(conv(x, 64, 3, 2))), 128, 3, 2)))
+    for _ in range(5):
+        x = n.op("Add", norm(conv(n.relu(norm(conv(x, 128, 3))), 128, 3)), x)
+    x = n.relu(norm(conv(up(n.relu(norm(conv(up(x), 64, 3)))), 32, 3)))
+    return n.model(conv(x, 3, 9))
+
+
+NETS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "LeNet-5": lenet5,
+    "AlexNet": alexnet,
+    "VGG-16-BN": vgg16,
+    "ResNet-18": lambda: resnet("resnet18", (2, 2, 2, 2), 1),
+    "ResNet-50": lambda: resnet("resnet50", (3, 4, 6, 3), 4),
+    "MobileNetV2": mobilenet_v2,
+    "SqueezeNet": squeezenet,
+    "U-Net": unet,
+    "WaveNet": wavenet,
+    "ESPCN": espcn,
+    "Style transfer": style,
+}
+"""Every net by the name it has in the tables."""
+
+
+def path_of(name: str) -> Path:
+    """The net's file, written on first use."""
+    path = FOLDER / f"{name}.onnx"
+    if not path.exists():
+        FOLDER.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        onnx.save(NETS[name](), partial)
+        partial.replace(path)
+    return path
+
+
+def input_shape(path: Path, batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the file's inputs with the free batch filled in."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return {value.name: tuple(d.dim_value or batch for d in value.type.tensor_type.shape.dim) for value in graph.input}
