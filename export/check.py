@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
-
-from sigconv.errors import InputError, SigconvError, UnsupportedError
 from sigconv.export.reader import read
 from sigconv.export.tensors import to_array
+
+from sigconv.errors import InputError, SigconvError, UnsupportedError
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Value
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-3
 """Largest accepted error of a float value, relative to its scale."""
 
 QUANTIZED_TOLERANCE = 0.02
-"""The same for models with 8-bit values: rounding to the other side is one step, of 127 where half the range is used."""
+"""The same for models with 8-bit values: rounding to the other side is one step of at most 255."""
 
 SMALLEST_SCALE = 0.05
 """The scale of a value is its largest finite magnitude, but at least this."""
@@ -33,8 +33,11 @@ Values = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value as both computed it. ``error`` is the largest difference, ``relative`` that over the scale of the value,
-    ``ulp`` the largest distance in representable numbers (None for integers)."""
+    """One value as both computed it.
+
+    ``error`` is the largest difference, ``relative`` that over the scale of the value, ``ulp`` the
+    largest distance in representable numbers (None for integers).
+    """
 
     node: str
     value: str
@@ -82,14 +85,16 @@ class Report:
             ulp = "" if row.ulp is None else str(row.ulp)
             shape = f"{row.dtype}{list(row.shape)}"
             lines.append(
-                f"{' ' if row.ok else '!'} {row.node:<44.44} {shape:<20} {row.error:9.2g} {row.relative:9.2g} {ulp:>9} {row.problem}".rstrip()
+                f"{' ' if row.ok else '!'} {row.node:<44.44} {shape:<20} {row.error:9.2g} {row.relative:9.2g} "
+                f"{ulp:>9} {row.problem}".rstrip()
             )
         first = self.first_divergence
         if first is None:
             lines.append(f"all {len(self.rows)} values agree with onnxruntime within {self.tolerance:g} of their scale")
         else:
             lines.append(
-                f"{sum(not r.ok for r in self.rows)} of {len(self.rows)} values differ; the first is {first.value!r} of {first.node}"
+                f"{sum(not r.ok for r in self.rows)} of {len(self.rows)} values differ; "
+                f"the first is {first.value!r} of {first.node}"
             )
         return "\n".join(lines)
 
@@ -113,7 +118,8 @@ def check(
     values : callable, optional
         Computes our side; by default the engine for a ``Model`` and `interpret` for anything else.
     tolerance : float, optional
-        Accepted error relative to a value's scale; by default `TOLERANCE`, or `QUANTIZED_TOLERANCE` where nodes quantize.
+        Accepted error relative to a value's scale; by default `TOLERANCE`, or `QUANTIZED_TOLERANCE` for quantized
+        models.
 
     Raises
     ------
@@ -123,7 +129,7 @@ def check(
         onnxruntime is not installed, or cannot run the model.
     """
     source = getattr(model, "source", model)
-    if source is None or hasattr(source, "graph") and not isinstance(source, ModelProto):
+    if source is None or (hasattr(source, "graph") and not isinstance(source, ModelProto)):
         raise InputError("the model was not loaded from an ONNX source, so there is nothing to give onnxruntime")
     graph = read(source)
     run = values or getattr(model, "values", None) or (lambda given: interpret(graph, given, keep=True))
@@ -201,7 +207,7 @@ def _ulp(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _onnxruntime(source: Any, feeds: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The named values as onnxruntime computes them, one thread, nothing fused; those its graph does not have are left out."""
+    """The named values as onnxruntime computes them, one thread, nothing fused; those it lacks are left out."""
     try:
         import onnxruntime
     except ImportError as e:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
@@ -67,13 +68,14 @@ def _body(call: NodeProto, function: FunctionProto, serial: int) -> list[NodePro
     label = f"call {call.name or call.op_type!r} of function {function.name}"
     if len(call.input) > len(function.input) or len(call.output) > len(function.output):
         raise ModelError(
-            f"{label}: {len(call.input)} inputs and {len(call.output)} outputs, it has {len(function.input)} and {len(function.output)}"
+            f"{label}: {len(call.input)} inputs and {len(call.output)} outputs, "
+            f"it has {len(function.input)} and {len(function.output)}"
         )
-    names = dict(zip(function.input, [*call.input, *[""] * (len(function.input) - len(call.input))]))
+    names = dict(zip_longest(function.input, call.input, fillvalue=""))
     prefix = f"{call.name or call.op_type}_{serial}/"
     bound = {a.name: a for a in (*function.attribute_proto, *call.attribute)}
     # An output that the function merely passes through from an input needs a node of its own.
-    results = dict(zip(function.output, call.output))
+    results = dict(zip(function.output, call.output, strict=False))
     through = [
         NodeProto(op_type="Identity", input=[names[o]], output=[results[o]], name=prefix + o)
         for o in results

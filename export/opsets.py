@@ -52,7 +52,7 @@ class Context:
         return name
 
     def fact(self, name: str) -> Fact:
-        """What is known of a value that the nodes so far wrote; nothing where inference fails (it is reported later)."""
+        """What is known of a value written so far; nothing where inference fails (that is reported later)."""
         for node in self.pending:
             try:
                 self.facts.update(node_facts(node, self.facts))
@@ -228,7 +228,7 @@ _step(7, "RNN", "GRU", "LSTM")(_drop("output_sequence"))
 def _cast(node: Node, context: Context) -> list[Node]:
     to = node.attrs.get("to")
     if isinstance(to, str):
-        if to.upper() not in TensorProto.DataType.keys():
+        if to.upper() not in list(TensorProto.DataType.keys()):
             raise ModelError(f"{node.label}: 'to' is {to!r}, which is no element type")
         to = TensorProto.DataType.Value(to.upper())
     return [node.replace(attrs={**node.attrs, "to": to})]
@@ -321,7 +321,7 @@ def _group_norm(node: Node, context: Context) -> list[Node]:
         for what, size in (("column", (groups, 1)), ("full", (groups, channels // groups)), ("flat", (channels,)))
     )
     nodes, inputs = [], [x]
-    for name, what in zip(node.inputs[1:3], ("scale", "bias")):
+    for name, what in zip(node.inputs[1:3], ("scale", "bias"), strict=True):
         a, b, c = (context.fresh(node, f"{what}_{part}") for part in ("column", "full", "flat"))
         nodes += [
             Node("Reshape", (name, column), (a,), {}, a),
@@ -371,7 +371,7 @@ def _upsample_9(node: Node, context: Context) -> list[Node]:
 
 @_step(11, "Resize")
 def _resize_10(node: Node, context: Context) -> list[Node]:
-    """Coordinates start at the corner. Nearest rounds down where it enlarges and up where it shrinks, as onnxruntime does."""
+    """Coordinates start at the corner; nearest rounds down enlarging and up shrinking, as onnxruntime does."""
     x, scales = node.inputs
     attrs = {"mode": "nearest", **node.attrs, "coordinate_transformation_mode": "asymmetric"}
     if attrs["mode"] != "nearest":
@@ -433,7 +433,7 @@ def _scatter(node: Node, context: Context) -> list[Node]:
 
 @_step(_ANY, "Crop")
 def _crop(node: Node, context: Context) -> list[Node]:
-    """Experimental, (N, C, H, W): ``border`` is left, top, right, bottom; ``scale``, where given, the height and width kept."""
+    """Experimental, (N, C, H, W): ``border`` is left, top, right, bottom; ``scale`` the height and width kept."""
     left, top, right, bottom = (int(v) for v in node.attrs.get("border", (0, 0, 0, 0)))
     scale = node.attrs.get("scale")
     end = (

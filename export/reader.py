@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message
-from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto
 from sigconv.export import opsets
 from sigconv.export.functions import Call, expand
 from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
@@ -26,7 +26,7 @@ from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
 from sigconv.graph.passes import toposort
 from sigconv.ops.spec import REGISTRY, lookup
 
-Source = str | os.PathLike[str] | bytes | ModelProto
+Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
 
 _UNNAMED_DIMS = {"", "?", "None", "-1", "0"}
 """What exporters write for a size they do not know; 0 and negative numbers mean the same."""
@@ -208,7 +208,7 @@ class _Reader:
             raise ModelError(f"{label}: a constant has exactly one value, not {len(proto.attribute)}")
         attribute = proto.attribute[0]
         value = self._attribute(attribute, label)
-        dtypes = {
+        dtypes: dict[str, Any] = {
             "value": None,
             "sparse_value": None,
             "value_int": np.int64,
@@ -334,11 +334,11 @@ def _value(info: ValueInfoProto, kind: str) -> Value:
     return Value(info.name, dtype_of(tensor.elem_type), shape)
 
 
-def _dim(dim: Message) -> Dim:
+def _dim(dim: TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
-        size = int(dim.dim_value)  # type: ignore[attr-defined]
+        size = int(dim.dim_value)
         return size if size > 0 else None
-    name = dim.dim_param.strip()  # type: ignore[attr-defined]
+    name = dim.dim_param.strip()
     return None if name in _UNNAMED_DIMS else name
 
 

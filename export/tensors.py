@@ -1,4 +1,4 @@
-"""TensorProto to NumPy, trusting nothing: a claimed size is checked against the bytes present before memory is taken."""
+"""TensorProto to NumPy, trusting nothing: claimed sizes are checked against the bytes present, then memory is taken."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def _external(tensor: TensorProto, what: str, folder: Path | None, nbytes: int) 
     """The bytes of an externally stored tensor, read from a regular file inside the model's own folder only."""
     if folder is None:
         raise ModelError(
-            f"{what}: its data is in another file, which a model given as bytes or ModelProto cannot reach; load it by path"
+            f"{what}: its data is in another file, which a model given as bytes or ModelProto "
+            "cannot reach; load it by path"
         )
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.export.check import check, compare, random_feeds
 from sigconv.export.reader import read
+
+from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.graph.infer import LARGEST_FOLD, infer, specialize
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
@@ -100,7 +100,7 @@ def test_errors_of_inference_name_the_node() -> None:
 def test_shapes_must_fit_the_inputs() -> None:
     graph = graph_of([op("Relu", "x")], {"x": ("N", 3)})
     for shapes, message in [
-        ({"z": (1,)}, "no input is named 'z'"),
+        ({"z": (1,)}, "no input is called 'z'"),
         ({"x": (1, 4)}, "takes shape"),
         ({"x": (1,)}, "takes shape"),
         ({"x": (-1, 3)}, "takes shape"),
@@ -132,7 +132,7 @@ def test_folding_is_bounded() -> None:
         {},
         sizes=sizes,
     )
-    with pytest.raises(ModelError, match="ConstantOfShape 'huge'.*more than"):
+    with pytest.raises(ModelError, match=r"ConstantOfShape 'huge'.*more than"):
         specialize(graph)
     assert ops(simplify(graph)) == ["ConstantOfShape", "ReduceMax"]
 

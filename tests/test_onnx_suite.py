@@ -1,7 +1,7 @@
 """ONNX's own backend tests, run through `sigconv.export.backend` and held against `onnx_suite_expected.json`.
 
 The file lists what may fail: ``operators`` that are not implemented, with how many cases need each, and single
-``cases`` with a pattern of the error they must give. Both with a reason; an entry that is no longer needed fails the test.
+``cases`` with a pattern of the error they must give, each with a reason; an entry no longer needed fails the test.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from sigconv.export import backend
 
 from sigconv.errors import UnsupportedError
-from sigconv.export import backend
 
 EXPECTED = json.loads(Path(__file__).with_name("onnx_suite_expected.json").read_text())
 LEAST_PASSING = {
@@ -41,7 +41,9 @@ def suite() -> Mapping[str, type[unittest.TestCase]]:
 
 
 @pytest.fixture(scope="module")
-def results(suite: Mapping[str, type[unittest.TestCase]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, Failures]]:
+def results(
+    suite: Mapping[str, type[unittest.TestCase]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, Failures]]:
     """How many cases passed, and the failures by case name, of each category."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +81,11 @@ def disagreements(failures: Failures, expected: Mapping[str, Mapping[str, Mappin
         elif not needs or not set(needs) <= set(operators):
             wrong.append(f"{name} fails: {type(error).__name__}: {error}")
     wrong += [f"{name} is listed as failing, and passes" for name in cases if name not in failures]
-    wrong += [f"{op}: {entry['cases']} cases are listed as failing, {counts[op]} fail" for op, entry in operators.items() if entry["cases"] != counts[op]]
+    wrong += [
+        f"{op}: {entry['cases']} cases are listed as failing, {counts[op]} fail"
+        for op, entry in operators.items()
+        if entry["cases"] != counts[op]
+    ]
     return wrong
 
 
@@ -109,8 +115,14 @@ def test_every_entry_has_a_reason() -> None:
         ({}, {"operators": {}, "cases": {"a": {"error": "boom"}}}, "a is listed as failing, and passes"),
         ({"a": ValueError("bang")}, {"operators": {}, "cases": {"a": {"error": "boom"}}}, "another way"),
         ({}, {"operators": {"Op": {"cases": 1}}, "cases": {}}, "Op: 1 cases are listed as failing, 0 fail"),
-        ({"a": UnsupportedError("", ["Op (1 node: x)", "Other (1 node: y)"])}, {"operators": {"Op": {"cases": 1}}, "cases": {}}, "a fails"),
+        (
+            {"a": UnsupportedError("", ["Op (1 node: x)", "Other (1 node: y)"])},
+            {"operators": {"Op": {"cases": 1}}, "cases": {}},
+            "a fails",
+        ),
     ],
 )
-def test_a_disagreement_is_found(failures: Failures, expected: dict[str, dict[str, dict[str, object]]], message: str) -> None:
+def test_a_disagreement_is_found(
+    failures: Failures, expected: dict[str, dict[str, dict[str, object]]], message: str
+) -> None:
     assert any(message in line for line in disagreements(failures, expected))

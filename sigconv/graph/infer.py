@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sigconv.errors import InputError, ModelError, UnsupportedError
-from sigconv.graph.ir import Graph, Node, Shape, Value
+from sigconv.errors import InputError, ModelError, UnsupportedError, unknown_names
+from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
 from sigconv.ops.spec import Fact, OpSpec, lookup
 
 SHAPE_ARITHMETIC = 4096
@@ -46,11 +46,14 @@ def evaluate(node: Node, inputs: Sequence[np.ndarray | None]) -> tuple[np.ndarra
     return tuple(np.asarray(x) for x in found[: len(node.outputs)])
 
 
-def infer(graph: Graph, shapes: Mapping[str, Shape] | None = None, *, limit: int = SHAPE_ARITHMETIC) -> dict[str, Fact]:
+def infer(
+    graph: Graph, shapes: Mapping[str, Sequence[Dim]] | None = None, *, limit: int = SHAPE_ARITHMETIC
+) -> dict[str, Fact]:
     """The fact of every value of the graph.
 
     ``shapes`` replaces the declared shapes of inputs. Values are computed where all inputs are known and the inputs and
-    outputs of the node take at most ``limit`` bytes each. ModelError, with the node's label, for a node that can never be legal.
+    outputs of the node take at most ``limit`` bytes each. ModelError, with the node's label, where a node can never be
+    legal.
     """
     facts = input_facts(graph, shapes)
     for node in graph.nodes:
@@ -58,14 +61,12 @@ def infer(graph: Graph, shapes: Mapping[str, Shape] | None = None, *, limit: int
     return facts
 
 
-def input_facts(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> dict[str, Fact]:
+def input_facts(graph: Graph, shapes: Mapping[str, Sequence[Dim]] | None = None) -> dict[str, Fact]:
     """The facts of a graph's constants and inputs, ``shapes`` in place of the declared ones."""
     given = dict(shapes or {})
     unknown = sorted(set(given) - {v.name for v in graph.inputs})
     if unknown:
-        raise InputError(
-            f"no input is named {', '.join(map(repr, unknown))}; the inputs are {', '.join(repr(v.name) for v in graph.inputs)}"
-        )
+        raise unknown_names("input", unknown, (v.name for v in graph.inputs))
     facts = {name: Fact.of(array) for name, array in graph.constants.items()}
     for value in graph.inputs:
         facts[value.name] = Fact(
@@ -77,7 +78,9 @@ def input_facts(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> dict
 def _bind(value: Value, shape: Shape) -> Shape:
     fits = value.shape is None or (
         len(value.shape) == len(shape)
-        and all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(value.shape, shape))
+        and all(
+            not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(value.shape, shape, strict=True)
+        )
     )
     if not fits or any(isinstance(d, int) and d < 0 for d in shape):
         raise InputError(f"input {value.name!r} takes shape {list(value.shape or ())}, not {list(shape)}")
@@ -89,7 +92,7 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
     spec = spec_of(node)
     given = [facts.get(name, Fact()) if name else None for name in node.inputs]
     try:
-        found = list(spec.infer(given, spec.attributes(node.attrs), len(node.outputs)))
+        found = list(spec.infer(given, spec.attributes(node.attrs), len(node.outputs)))[: len(node.outputs)]
     except UnsupportedError:
         raise
     except (ArithmeticError, ValueError, TypeError, IndexError, LookupError, AttributeError, MemoryError) as e:
@@ -100,7 +103,7 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
         results = evaluate(node, arrays)
         if all(r.nbytes <= limit for r in results):
             found = [Fact.of(_frozen(r, arrays)) for r in results]
-    return {name: fact for name, fact in zip(node.outputs, found) if name}
+    return {name: fact for name, fact in zip(node.outputs, found, strict=True) if name}
 
 
 def _computable(node: Node, given: Iterable[Fact | None], found: Sequence[Fact], limit: int) -> bool:
@@ -128,14 +131,14 @@ def _frozen(array: np.ndarray, sources: Iterable[np.ndarray | None]) -> np.ndarr
 
 
 def fold(graph: Graph, facts: Mapping[str, Fact]) -> Graph:
-    """The graph with every known value as a constant and without the nodes that made them; the same graph where none is."""
+    """The graph with every known value as a constant without the nodes that made them; the same graph where none is."""
     known = [all(not out or facts[out].value is not None for out in node.outputs) for node in graph.nodes]
     if not any(known):
         return graph
-    nodes = tuple(node for node, folded in zip(graph.nodes, known) if not folded)
+    nodes = tuple(node for node, folded in zip(graph.nodes, known, strict=True) if not folded)
     used = {name for node in nodes for name in node.inputs} | {v.name for v in graph.outputs}
     constants: dict[str, np.ndarray] = {k: v for k, v in graph.constants.items() if k in used}
-    for node, folded in zip(graph.nodes, known):
+    for node, folded in zip(graph.nodes, known, strict=True):
         for out in node.outputs:
             value = facts[out].value if out in used and folded else None
             if value is not None:
@@ -143,8 +146,8 @@ def fold(graph: Graph, facts: Mapping[str, Fact]) -> Graph:
     return graph.replace(nodes=nodes, constants=constants)
 
 
-def specialize(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> Graph:
-    """The graph at fixed input shapes: everything constant folded, ``values`` holding each dtype and shape that is known.
+def specialize(graph: Graph, shapes: Mapping[str, Sequence[Dim]] | None = None) -> Graph:
+    """The graph at fixed input shapes: everything constant folded, ``values`` holding every dtype and shape known.
 
     ``shapes`` must name every input whose declared shape is not static. ModelError where a folded tensor would take
     more than `LARGEST_FOLD` bytes.
@@ -159,7 +162,8 @@ def specialize(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> Graph
         for name, fact in found.items():
             if constant and fact.value is None and nbytes(fact) > LARGEST_FOLD:
                 raise ModelError(
-                    f"{node.label}: constant {name!r} of {fact.dtype}{list(fact.shape or ())} takes more than {LARGEST_FOLD} bytes"
+                    f"{node.label}: constant {name!r} of {fact.dtype}{list(fact.shape or ())} "
+                    f"takes more than {LARGEST_FOLD} bytes"
                 )
         facts.update(found)
     folded = fold(graph, facts)

@@ -48,7 +48,7 @@ def interpret(
     for node in graph.nodes:
         arrays = [values[name] if name else None for name in node.inputs]
         results = evaluate(_widened(node) if float64 else node, arrays)
-        values.update((name, widen(x)) for name, x in zip(node.outputs, results) if name)
+        values.update((name, widen(x)) for name, x in zip(node.outputs, results, strict=True) if name)
         if keep:
             continue
         for name in set(node.inputs) - {""}:

@@ -14,7 +14,7 @@ def run(graph: Graph) -> Graph:
 
     A node folds where its input is the only use of a Conv's, ConvTranspose's or Gemm's result, that result is no graph
     output, and weights, bias and statistics are constants of one floating dtype. With ``f = scale / sqrt(var + eps)``
-    the weights become ``w * f`` per output channel and the bias ``(b - mean) * f + bias``, computed in double precision.
+    the weights become ``w * f`` per output channel and the bias ``(b - mean) * f + bias``, in double precision.
     """
     producers, consumers = graph.producers(), graph.consumers()
     outputs = {v.name for v in graph.outputs}

@@ -15,7 +15,7 @@ def run(graph: Graph) -> Graph:
 
 
 def sort(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The nodes in topological order, the same tuple where they already are. Values no node writes are taken as given."""
+    """The nodes in topological order, the same tuple where they already are; values no node writes are given."""
     writer = {out: i for i, node in enumerate(nodes) for out in node.outputs if out}
     needs = [{writer[name] for name in node.inputs if name in writer} for node in nodes]
     if all(j < i for i, need in enumerate(needs) for j in need):
