@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ class Net:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
 
-    def op(self, op: str, *inputs: str, channels: int | None = None, **attrs: object) -> str:
+    def op(self, op: str, *inputs: str, channels: int | None = None, **attrs: Any) -> str:
         """A node; the output has the first input's channels unless ``channels`` says otherwise."""
         out = f"{op.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attrs))
@@ -216,7 +217,7 @@ def wavenet(channels: int = 32, layers: int = 10) -> onnx.ModelProto:
     x, skips = n.conv("x", channels, 1), []
     for layer in range(layers):
         dilation = 1 << layer
-        causal = {"pads": [2 * dilation, 0], "dilation": dilation, "gain": 1.0}
+        causal: dict[str, Any] = {"pads": [2 * dilation, 0], "dilation": dilation, "gain": 1.0}
         gate = n.op("Sigmoid", n.conv(x, channels, 3, **causal))
         gated = n.op("Mul", n.op("Tanh", n.conv(x, channels, 3, **causal)), gate)
         skips.append(n.conv(gated, channels, 1, gain=1.0))
@@ -250,7 +251,11 @@ def style() -> onnx.ModelProto:
 
     def up(x: str) -> str:
         scales = n.constant(np.array([1, 1, 2, 2], np.float32))
-        attrs = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        attrs: dict[str, Any] = {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        }
         return n.op("Resize", x, "", scales, **attrs)
 
     x = n.relu(norm(conv("x", 32, 9)))

@@ -121,6 +121,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """What a model holds, and what would run where."""
+    from sigconv.summary import summarize
+
     model = _load(arguments)
     print(model.summary())
     try:
@@ -130,7 +132,10 @@ def info(arguments: argparse.Namespace) -> int:
             raise
         print(f"\nwhat runs where depends on the input: {error}")
         return 0
-    print("\n" + str(model.compile(shapes, threads=arguments.threads).explain()))
+    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    macs = summarize(model.graph, shapes).macs
+    print(f"\nwith {at}: " + ("multiply-accumulates unknown" if macs is None else f"{macs:,} multiply-accumulates"))
+    print(model.compile(shapes, threads=arguments.threads).explain())
     return 0
 
 

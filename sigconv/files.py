@@ -14,15 +14,15 @@ import numpy as np
 from sigconv.errors import InputError
 from sigconv.graph.ir import Value
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Pillow's mode for each channel count that a picture can have."""
+MODES = {3: "RGB", 1: "L", 4: "RGBA"}
+"""Pillow's mode for each channel count that a picture can have, the likeliest first."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """How pixels become numbers: scaled to [0, 1], minus ``mean``, over ``std`` (one number, or one a channel).
 
-    ``layout``: ``'nchw'``, ``'nhwc'``, or None for whichever has 1, 3 or 4 channels in the model's shape.
+    ``layout``: ``'nchw'``, ``'nhwc'``, or None for the one that has 3, else 1, else 4 channels in the model's shape.
     """
 
     layout: str | None = None
@@ -77,11 +77,11 @@ def _layout(value: Value, wanted: str | None) -> tuple[str, int]:
     shape = value.shape
     if shape is None or len(shape) != 4:
         raise InputError(f"input {value.name!r} of shape {shape} takes no picture: that needs 4 axes; use .npy or .npz")
-    at = {"nchw": 1, "nhwc": 3}
-    for layout in [wanted] if wanted else at:
-        channels = shape[at[layout]]
-        if isinstance(channels, int) and channels in MODES:
-            return layout, channels
+    at = {"nchw": shape[1], "nhwc": shape[3]}
+    for channels in MODES:
+        for layout in [wanted] if wanted else at:
+            if at[layout] == channels:
+                return layout, channels
     where = (wanted or "nchw or nhwc").upper()
     raise InputError(f"input {value.name!r} of shape {shape} has no 1, 3 or 4 channels where {where} has them")
 

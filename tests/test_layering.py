@@ -55,7 +55,8 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.demo": (("sigconv", "sigconv.race"), ("numpy",)),
     "sigconv.demo.train": (("sigconv.demo",), ("numpy", "sklearn", "torch")),
     "sigconv.cli": (
-        ("sigconv", *LEAVES, "sigconv.model", "sigconv.files", "sigconv.race", "sigconv.demo", "sigconv.kernels.jit"),
+        tuple("sigconv" + room for room in ("", ".model", ".summary", ".files", ".race", ".demo", ".kernels.jit"))
+        + LEAVES,
         ("numpy",),
     ),
     "sigconv": ((), ()),  # __init__ knows names, and imports their homes when they are asked for

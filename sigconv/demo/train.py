@@ -46,6 +46,24 @@ def lenet5() -> nn.Sequential:
     )
 
 
+def split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Digits (N, 8, 8) in 0…16 and labels, both uint8: to train on, and held out.
+
+    The held-out part begins with two digits of each class, in order: the ones the demo shows.
+    """
+    digits, labels = load_digits(return_X_y=True)
+    digits, labels = digits.reshape(-1, 8, 8).astype(np.uint8), labels.astype(np.uint8)
+    fit, held = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=SEED)
+    first = np.concatenate([held[labels[held] == digit][:SHOWN] for digit in range(10)])
+    held = np.concatenate([first, np.setdiff1d(held, first)])
+    return (digits[fit], labels[fit]), (digits[held], labels[held])
+
+
+def tensors(digits: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 1, 32, 32) and labels as torch takes them."""
+    return torch.from_numpy(upscale(digits)), torch.from_numpy(labels).long()
+
+
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Each image moved by up to two pixels either way, so that the network learns shapes rather than places."""
     moves = torch.randint(-2, 3, (len(images), 2), generator=generator).tolist()
@@ -94,26 +112,19 @@ def main() -> None:
 
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    digits, labels = load_digits(return_X_y=True)
-    rows = np.arange(len(labels))
-    fit, held = train_test_split(rows, test_size=0.25, stratify=labels, random_state=SEED)
-    # The file begins with two held-out digits of each class, in order: the ones the demo shows.
-    first = np.concatenate([held[labels[held] == digit][:SHOWN] for digit in range(10)])
-    held = np.concatenate([first, np.setdiff1d(held, first)])
-    digits, labels = digits.reshape(-1, 8, 8).astype(np.uint8), labels.astype(np.uint8)
-    images, targets = torch.from_numpy(upscale(digits)), torch.from_numpy(labels).long()
-
-    print(f"torch {torch.__version__}: {len(fit)} digits to train on, {len(held)} held out")
-    net = train(images[fit], targets[fit])
+    fit, held = split()
+    print(f"torch {torch.__version__}: {len(fit[1])} digits to train on, {len(held[1])} held out")
+    net = train(*tensors(*fit))
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
+    images, labels = tensors(*held)
     with torch.no_grad():
-        right = int((net(images[held]).argmax(1) == targets[held]).sum())
-    print(f"held-out accuracy {right / len(held):.2%} ({right} of {len(held)})")
+        right = int((net(images).argmax(1) == labels).sum())
+    print(f"held-out accuracy {right / len(labels):.2%} ({right} of {len(labels)})")
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     model, data = arguments.output / MODEL.name, arguments.output / DIGITS.name
     export(net, model, dynamo=arguments.dynamo)
-    np.savez_compressed(data, digits=digits[held], labels=labels[held])
+    np.savez_compressed(data, digits=held[0], labels=held[1])
     for path in (model, data):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
