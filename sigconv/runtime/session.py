@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.errors import InputError, unknown_names, wrong_dtype
+from sigconv.kernels.jit import ensure
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
@@ -39,6 +40,7 @@ class Session:
         self._arena = _aligned(program.arena_nbytes)
         self._workspace = _aligned(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
+        ensure(dict.fromkeys(s.kernel for s in native))
         self._records = _aligned(sum(-(-s.record.nbytes // _ALIGN) * _ALIGN for s in native))
         self._words = self._records.view(np.int64)
         self._steps = np.zeros(len(native), STEP)

@@ -1,4 +1,4 @@
-"""Equal constants, kept once."""
+"""Equal small constants, kept once: axes, shapes and scalars that exporters write for every node anew."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import numpy as np
 from sigconv.graph.ir import Graph
 
 
+LARGEST = 4096
+"""Bytes up to which constants are compared; reading every weight would cost more than it saves."""
+
+
 def run(graph: Graph) -> Graph:
-    """The graph with constants of equal bits, dtype and shape under one name; the same graph where none are equal."""
+    """The graph with small constants of equal bits, dtype and shape under one name; the same graph where none are equal."""
     outputs = {v.name for v in graph.outputs}
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     alias: dict[str, str] = {}
     for name, array in graph.constants.items():
-        if array.dtype.kind != "O":
+        if array.dtype.kind != "O" and array.nbytes <= LARGEST:
             kept = first.setdefault((array.dtype.name, array.shape, _digest(array)), name)
             if kept != name and name not in outputs:
                 alias[name] = kept

@@ -9,10 +9,13 @@ through the tap tables. Lanes of the input beyond its channels are never read.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import carray
 
 from sigconv.kernels.address import as_pointer, get
+from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.simd import TILE, lanes, prefetch, register_tile
 
@@ -48,23 +51,24 @@ def tiles(channels: int, dtype: type | np.dtype = np.float32) -> tuple[np.ndarra
 
 
 def pack(weights: np.ndarray, block: int) -> np.ndarray:
-    """Weights [M, C, KD, KH, KW] of one group in the kernel's order: tile, channel block, taps, channel, lane."""
-    m, c = weights.shape[:2]
+    """Weights [M, C, KD, KH, KW] of one group, of any strides, in the order tile, block, taps, channel, lane."""
+    m, c, *kernel_shape = weights.shape
     vl = lanes(weights.dtype)
     first, width, _ = tiles(m, weights.dtype)
-    padded = -(-m // vl) * vl
-    taps = int(np.prod(weights.shape[2:]))
-    flat = np.zeros((c, taps, padded), weights.dtype)
-    flat[:, :, :m] = weights.reshape(m, c, taps).transpose(1, 2, 0)
-    out = np.empty(c * taps * padded, weights.dtype)
+    out = np.zeros(c * math.prod(kernel_shape) * -(-m // vl) * vl, weights.dtype)
     at = 0
-    whole = c // block * block
-    for v0, nv in zip(first * vl, width * vl, strict=True):
+    for v0, nv in zip((first * vl).tolist(), (width * vl).tolist(), strict=True):
+        whole = c // block * block
         for c0, c1, depth in ((0, whole, block), (whole, c, c - whole)):
-            if c1 > c0:
-                part = flat[c0:c1, :, v0 : v0 + nv].reshape((c1 - c0) // depth, depth, taps, nv).transpose(0, 2, 1, 3)
-                out[at : at + part.size].reshape(part.shape)[...] = part
-                at += part.size
+            if c1 > c0 and out.size:
+                source = weights[v0 : v0 + nv, c0:c1]
+                blocks = (c1 - c0) // depth
+                shape = (blocks, *kernel_shape, depth, nv)
+                target = out[at : at + math.prod(shape)].reshape(shape)[..., : len(source)]
+                per_channel = source.strides[1]
+                strides = (depth * per_channel, *source.strides[2:], per_channel, source.strides[0])
+                transfer(target, np.lib.stride_tricks.as_strided(source, target.shape, strides))
+                at += math.prod(shape)
     return out
 
 

@@ -7,6 +7,7 @@ is a table of offsets per dimension: Gather with constant indices, every mode of
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -269,3 +270,15 @@ COPY = {size: _variant("copy", COPY_ARGS, _copy, dtype) for size, dtype in _ELEM
 
 GATHER = {size: _variant("gather", GATHER_ARGS, _gather, dtype) for size, dtype in _ELEMENTS.items()}
 """Kernels of GATHER_ARGS by the size of an element in bytes."""
+
+
+def transfer(target: np.ndarray, source: np.ndarray) -> None:
+    """``target[...] = source`` by the copy kernel: arrays of one shape and dtype, of any strides, up to 8 dimensions."""
+    item = source.dtype.itemsize
+    fields = plan_copy(source.shape, *[[s // item for s in array.strides] for array in (target, source)])
+    record = np.zeros(1, COPY_ARGS)
+    for name, value in {**fields, "src": source.ctypes.data, "dst": target.ctypes.data}.items():
+        record[name] = value
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(COPY[item].address)(
+        record.ctypes.data, 0, 1
+    )

@@ -84,9 +84,8 @@ def emit(
     starts = np.zeros((groups, channels), dtype)
     if bias is not None:
         starts[:, :m] = bias.reshape(groups, m)
-    packed = (
-        np.concatenate([kernels.pack(np.ascontiguousarray(g), block) for g in weights]) if taps else np.zeros(1, dtype)
-    )
+    parts = [kernels.pack(g, block) for g in weights]
+    packed = parts[0] if groups == 1 else np.concatenate(parts)
     rows, out_w, last_w, row_stride = d.output * h.output, w.output, w.output, h.stride
     y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
     if flat:
