@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sigconv.export.check import check, compare, random_feeds
-from sigconv.export.reader import read
+from onnx import helper
 
 from sigconv.errors import InputError, ModelError, UnsupportedError
+from sigconv.export.check import check, compare, random_feeds
+from sigconv.export.reader import read
 from sigconv.graph.infer import LARGEST_FOLD, infer, specialize
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
@@ -25,6 +26,7 @@ from sigconv.graph.passes import (
     simplify,
     toposort,
 )
+from tests.cases.onnx_models import model_of
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 F32 = np.dtype(np.float32)
@@ -417,6 +419,24 @@ def test_the_first_divergence_is_named() -> None:
     assert report.first_divergence.node == node.label
     assert f"of {node.label}" in str(report)
     assert json.loads(report.to_json())["first_divergence"] == node.label
+
+
+def test_an_inherited_difference_is_told_from_a_fault(tmp_path: Path) -> None:
+    """The square root of almost nothing magnifies the rounding before it; neither side computed it wrongly."""
+    make = helper.make_node
+    nodes = [make("Mul", ["x", "x"], ["a"]), make("Sqrt", ["a"], ["b"]), make("Mul", ["b", "zero"], ["y"])]
+    feeds = {"x": np.float32([1e-6, 1])}
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model_of(nodes, feeds, constants={"zero": np.float32([0])}).SerializeToString())
+
+    def rounded(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = interpret(read(path), {"x": np.sqrt(given["x"] ** 2 + np.float32(1e-5))}, keep=True)
+        return {name: values[name] for name in "aby"}
+
+    report = check(path, feeds, values=rounded)
+    assert [(row.ok, row.inherited) for row in report.rows] == [(True, False), (False, True), (True, False)]
+    assert report.ok
+    assert "(inherited)" in str(report)
 
 
 def test_check_needs_a_source_and_sizes() -> None:
