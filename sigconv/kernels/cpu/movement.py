@@ -273,12 +273,11 @@ GATHER = {size: _variant("gather", GATHER_ARGS, _gather, dtype) for size, dtype 
 
 
 def transfer(target: np.ndarray, source: np.ndarray) -> None:
-    """``target[...] = source`` by the copy kernel: arrays of one shape and dtype, of any strides, up to 8 dimensions."""
+    """``target[...] = source`` by the copy kernel: arrays of one shape and dtype, of any strides, up to 8 axes."""
     item = source.dtype.itemsize
     fields = plan_copy(source.shape, *[[s // item for s in array.strides] for array in (target, source)])
     record = np.zeros(1, COPY_ARGS)
     for name, value in {**fields, "src": source.ctypes.data, "dst": target.ctypes.data}.items():
         record[name] = value
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(COPY[item].address)(
-        record.ctypes.data, 0, 1
-    )
+    copy = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(COPY[item].address)
+    copy(record.ctypes.data, 0, 1)
