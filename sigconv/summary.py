@@ -30,7 +30,9 @@ class Summary:
 
     def __str__(self) -> str:
         def line(v: Value) -> str:
-            shape = "any rank" if v.shape is None else "[" + ", ".join("?" if d is None else str(d) for d in v.shape) + "]"
+            shape = (
+                "any rank" if v.shape is None else "[" + ", ".join("?" if d is None else str(d) for d in v.shape) + "]"
+            )
             return f"{v.name}: {v.dtype if v.dtype is not None else '?'} {shape}"
 
         rows = [("inputs", [line(v) for v in self.inputs]), ("outputs", [line(v) for v in self.outputs])]
