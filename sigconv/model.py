@@ -180,9 +180,9 @@ class Model:
 
     def summary(self) -> str:
         """Inputs, outputs, operators, parameters and multiply-accumulates as text."""
-        from sigconv.summary import summary
+        from sigconv.summary import summarize
 
-        return summary(self)
+        return str(summarize(self.graph))
 
 
 def _show(shape: Sequence[Any] | None) -> str:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sigconv.graph.infer import infer
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.ops.spec import Fact
-
-if TYPE_CHECKING:
-    from sigconv.model import Model
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,3 @@ def _macs(node: Node, facts: dict[str, Fact]) -> int | None:
         return math.prod(x) * math.prod(w[1:])
     depth = x[0] if node.op == "Gemm" and node.attrs.get("transA", 0) else x[-1]
     return math.prod(y) * int(np.int64(depth))
-
-
-def summary(model: Model) -> str:
-    """The summary of a loaded model as text."""
-    return str(summarize(model.graph))
