@@ -282,12 +282,13 @@ def test_batch_norm_is_folded(name: str) -> None:
         ("y h", [], {}),
         ("y z", [op("Relu", "h", "z")], {}),
         ("y", [], {"v": -np.ones(2, np.float32)}),
+        ("y", [], {"w": np.full((2, 1, 3), 1e38, np.float32), "s": np.full(2, 1e9, np.float32)}),
     ],
-    ids=["an output", "two readers", "negative variance"],
+    ids=["an output", "two readers", "negative variance", "overflow"],
 )
 def test_batch_norm_that_cannot_be_folded_stays(outputs: str, more: list[Node], changes: dict[str, np.ndarray]) -> None:
     nodes = [op("Conv", "x w", "h"), op("BatchNormalization", "h s b m v"), *more]
-    graph = graph_of(nodes, {"x": (1, 1, 4)}, outputs, w=normal(2, 1, 3), **{**statistics(2), **changes})
+    graph = graph_of(nodes, {"x": (1, 1, 4)}, outputs, **{"w": normal(2, 1, 3), **statistics(2), **changes})
     assert fold_batch_norm.run(graph) is graph
 
 

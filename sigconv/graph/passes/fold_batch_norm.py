@@ -90,14 +90,15 @@ def _fold(linear: Node, norm: Node, constants: dict[str, np.ndarray]) -> tuple[n
         return None
     weight, *rest = (x for x in arrays if x is not None)
     scale, shift, mean, variance, *bias = (x.astype(np.float64).reshape(-1) for x in rest)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = scale / np.sqrt(variance + float(norm.attrs.get("epsilon", 1e-5)))
-    if not np.isfinite(factor).all() or (bias and bias[0].size not in (1, factor.size)):
+    if bias and bias[0].size not in (1, scale.size):
         return None
-    view, along = _VIEW[linear.op](linear, weight.shape, factor.size)
-    new_weight = (weight.reshape(view) * factor.reshape(along)).reshape(weight.shape)
-    new_bias = ((bias[0] if bias else 0.0) - mean) * factor + shift
-    return new_weight.astype(weight.dtype), new_bias.astype(weight.dtype)
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + float(norm.attrs.get("epsilon", 1e-5)))
+        view, along = _VIEW[linear.op](linear, weight.shape, factor.size)
+        new_weight = (weight.reshape(view) * factor.reshape(along)).reshape(weight.shape).astype(weight.dtype)
+        new_bias = (((bias[0] if bias else 0.0) - mean) * factor + shift).astype(weight.dtype)
+    # What is not finite, or overflows the weights' dtype, would be so at other places than unfolded.
+    return (new_weight, new_bias) if np.isfinite(new_weight).all() and np.isfinite(new_bias).all() else None
 
 
 def _fresh(name: str, taken: set[str]) -> str:
