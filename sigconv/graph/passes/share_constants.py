@@ -8,7 +8,6 @@ import numpy as np
 
 from sigconv.graph.ir import Graph
 
-
 LARGEST = 4096
 """Bytes up to which constants are compared; reading every weight would cost more than it saves."""
 
