@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto
-from sigconv.export import opsets
-from sigconv.export.functions import Call, expand
-from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
 
 import sigconv.ops  # noqa: F401  (fills the registry)
 from sigconv.errors import ModelError, UnsupportedError
+from sigconv.export import opsets
+from sigconv.export.functions import Call, expand
+from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
 from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
 from sigconv.graph.passes import toposort
 from sigconv.ops.spec import REGISTRY, lookup

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from sigconv.export import backend
 
 from sigconv.errors import UnsupportedError
+from sigconv.export import backend
 
 EXPECTED = json.loads(Path(__file__).with_name("onnx_suite_expected.json").read_text())
 LEAST_PASSING = {

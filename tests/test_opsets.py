@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+
 from sigconv.export import opsets
 from sigconv.export.reader import read
-
 from sigconv.graph.interpret import interpret
 from sigconv.ops.spec import REGISTRY
 from tests.cases.onnx_models import I64, V3, Arrays, X, model_of, node

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from sigconv.export.functions import LARGEST_EXPANSION
-from sigconv.export.reader import read
 
 from sigconv.errors import ModelError, UnsupportedError
+from sigconv.export.functions import LARGEST_EXPANSION
+from sigconv.export.reader import read
 from sigconv.graph.interpret import interpret
 from sigconv.ops.spec import REGISTRY
 from tests.cases.onnx_models import V3, F, X, model_of, node, relu

@@ -13,7 +13,7 @@ LARGEST = 4096
 
 
 def run(graph: Graph) -> Graph:
-    """The graph with small constants of equal bits, dtype and shape under one name; the same graph where none are equal."""
+    """The graph with small constants of equal bits, dtype and shape under one name; the same graph without any."""
     outputs = {v.name for v in graph.outputs}
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     alias: dict[str, str] = {}
