@@ -41,7 +41,19 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
     @inline
     def combine_rows(src, row, n, d_step, d_lo, d_hi, h_step, h_lo, h_hi):
         """row[i] = combine over (kd, kh) of src[kd*d_step + kh*h_step + i]; the last vector may overlap another."""
-        for first in range(0, n if n >= width else 0, width):
+        four = n - n % (4 * width)
+        for i in range(0, four, 4 * width):
+            e = f = g = h = broadcast(none)
+            for kd in range(d_lo, d_hi):
+                for kh in range(h_lo, h_hi):
+                    at = kd * d_step + kh * h_step + i
+                    e, f = combine(e, load(src, at)), combine(f, load(src, at + width))
+                    g, h = combine(g, load(src, at + 2 * width)), combine(h, load(src, at + 3 * width))
+            store(row, i, e)
+            store(row, i + width, f)
+            store(row, i + 2 * width, g)
+            store(row, i + 3 * width, h)
+        for first in range(four, n if n >= width else 0, width):
             i = min(first, n - width)
             vector = broadcast(none)
             for kd in range(d_lo, d_hi):
