@@ -137,3 +137,10 @@ def as_markdown() -> str:
     """The knobs as a Markdown table: the page in docs is this text."""
     rows = [f"| `{k.env}` | {f'`{k.default}`' if k.default else 'empty'} | {k.help} |" for k in KNOBS.values()]
     return "\n".join(["| Variable | Default | Meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(
+        "# Configuration\nEnvironment variables, read when they are needed. `python -m sigconv.config` prints this page.\n"
+    )
+    print(as_markdown(), end="")
