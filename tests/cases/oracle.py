@@ -24,9 +24,13 @@ def generator(*words: object) -> np.random.Generator:
     return np.random.default_rng([SEED, *"/".join(map(str, words)).encode()])
 
 
-def onnxruntime_session(model: str | os.PathLike[str] | onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The oracle, on one thread."""
+def onnxruntime_session(
+    model: str | os.PathLike[str] | onnx.ModelProto, optimized: bool = True
+) -> onnxruntime.InferenceSession:
+    """The oracle, on one thread; ``optimized`` False: every node as it is written."""
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
