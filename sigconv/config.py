@@ -140,7 +140,5 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(
-        "# Configuration\nEnvironment variables, read when they are needed. `python -m sigconv.config` prints this page.\n"
-    )
+    print("# Configuration\nEnvironment variables, read when they are needed.\n")
     print(as_markdown(), end="")
