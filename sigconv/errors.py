@@ -27,7 +27,7 @@ class InputError(SigconvError, ValueError):
 
 def unknown_names(kind: str, names: Iterable[str], known: Iterable[str]) -> InputError:
     """The error for names that no input (``kind='input'``) or output has."""
-    asked, have = ", ".join(map(repr, sorted(names))), ", ".join(map(repr, known))
+    asked, have = ", ".join(sorted(map(repr, names))), ", ".join(map(repr, known))
     return InputError(f"no {kind} is called {asked} ({kind}s: {have or 'none'})")
 
 

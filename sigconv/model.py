@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigconv import config
-from sigconv.errors import InputError, unknown_names, wrong_dtype
+from sigconv.errors import InputError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.compile import compile_graph
 from sigconv.runtime.program import Program
-from sigconv.runtime.session import Session
+from sigconv.runtime.session import Session, as_array, check_mapping
 
 if TYPE_CHECKING:
     from sigconv.export.check import Report
@@ -44,7 +44,7 @@ def load(source: str | os.PathLike[str] | bytes | Any) -> Model:
     """
     from sigconv.export.reader import read
 
-    return Model(read(source))
+    return Model(read(source), source=source)
 
 
 class _Compiled:
@@ -73,12 +73,15 @@ class Model:
     ----------
     graph : Graph
         The network as plain ONNX in its newest form.
+    source : object
+        What the model was loaded from, None if it was built.
     inputs, outputs : tuple of Value
         Names, dtypes and shapes (symbolic sizes are strings, unknown ones None).
     """
 
-    def __init__(self, graph: Graph, threads: int | None = None) -> None:
+    def __init__(self, graph: Graph, threads: int | None = None, source: Any = None) -> None:
         self.graph = graph
+        self.source = source
         self._threads = threads
         self._lock = threading.Lock()
         self._simple: Graph | None = None
@@ -108,6 +111,7 @@ class Model:
         InputError
             A feed is missing, is no input of the model, or has a shape or dtype that the model does not take.
         """
+        check_mapping(feeds)
         wanted = [v.name for v in self.outputs] if outputs is None else list(outputs)
         unknown = [n for n in wanted if n not in {v.name for v in self.outputs}]
         if unknown:
@@ -133,6 +137,8 @@ class Model:
             return compiled
 
     def _program(self, shapes: Mapping[str, tuple[int, ...]], threads: int | None) -> Program:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; 1 or more is accepted, None for what the process may use")
         if self._simple is None:
             self._simple = simplify(self.graph)
         return compile_graph(self._simple, shapes, threads or config.get("threads"))
@@ -148,7 +154,7 @@ class Model:
             Most threads to use; by default what the process may use.
         """
         given = dict(shapes or {})
-        extra = sorted(set(given) - {v.name for v in self.inputs})
+        extra = set(given) - {v.name for v in self.inputs}
         if extra:
             raise unknown_names("input", extra, (v.name for v in self.inputs))
         full: dict[str, tuple[int, ...]] = {}
@@ -160,13 +166,15 @@ class Model:
                 )
             full[v.name] = tuple(int(d) for d in shape)  # type: ignore[arg-type]
             _check_shape(v, full[v.name])
-        return Session(self._program(full, threads or self._threads))
+        return Session(self._program(full, self._threads if threads is None else threads))
 
     def values(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Every value of the graph as the engine computes it, nothing fused away."""
         arrays = {v.name: _array(v, feeds) for v in self.inputs}
         known = {v.name for v in self.inputs} | set(self.graph.constants)
-        everything = [Value(o) for node in self.graph.nodes for o in node.outputs if o and o not in known]
+        ends = {v.name: v for v in self.outputs}
+        made = (o for node in self.graph.nodes for o in node.outputs if o and o not in known)
+        everything = [ends.get(o, Value(o)) for o in made]
         program = compile_graph(
             self.graph.replace(outputs=tuple(everything)), {k: a.shape for k, a in arrays.items()}, self._threads or 1
         )
@@ -202,14 +210,7 @@ def _check_shape(value: Value, shape: tuple[int, ...]) -> None:
 
 def _array(value: Value, feeds: Mapping[str, Any]) -> np.ndarray:
     """A feed as an array of the right rank, sizes and dtype."""
-    if value.name not in feeds or feeds[value.name] is None:
-        raise InputError(f"input {value.name!r} is missing (it takes {value.dtype} of shape {_show(value.shape)})")
-    given = feeds[value.name]
-    array = given if isinstance(given, np.ndarray) else np.asarray(given)
-    if value.dtype is not None and array.dtype != value.dtype:
-        if array.dtype.newbyteorder("=") != value.dtype:
-            raise wrong_dtype(value.name, array.dtype.name, value.dtype.name)
-        array = array.astype(value.dtype)
+    array = as_array(value.name, feeds.get(value.name), value.dtype, _show(value.shape))
     _check_shape(value, array.shape)
     return array
 
@@ -272,7 +273,9 @@ class InferenceSession:
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[np.ndarray]:
         """The outputs in the order of ``output_names`` (None or empty: all, in the graph's order)."""
-        return list(self._model.run(input_feed, output_names or None).values())
+        names = output_names or [v.name for v in self._model.outputs]
+        results = self._model.run(input_feed, names)
+        return [results[name] for name in names]
 
     def get_inputs(self) -> list[NodeArg]:
         return [NodeArg(v) for v in self._model.inputs]

@@ -17,6 +17,9 @@ SHAPE_ARITHMETIC = 4096
 LARGEST_FOLD = 1 << 30
 """Bytes up to which `specialize` computes a constant tensor."""
 
+FOLD_GROWTH = 8
+"""All computed constants together take at most so many times what the file's own do, and `LARGEST_FOLD`."""
+
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
 )
@@ -156,8 +159,10 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[Dim]] | None = None) 
     for value in graph.inputs:
         if not facts[value.name].static:
             raise InputError(f"input {value.name!r} needs a static shape, it has {facts[value.name].shape}")
+    budget = LARGEST_FOLD + FOLD_GROWTH * sum(c.nbytes for c in graph.constants.values())
     for node in graph.nodes:
-        found = node_facts(node, facts, LARGEST_FOLD)
+        found = node_facts(node, facts, min(LARGEST_FOLD, budget))
+        budget -= sum(fact.value.nbytes for fact in found.values() if fact.value is not None)
         constant = all(not name or facts[name].value is not None for name in node.inputs) and node.op not in RANDOM
         for name, fact in found.items():
             if constant and fact.value is None and nbytes(fact) > LARGEST_FOLD:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from sigconv.errors import ModelError
 from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
 from sigconv.graph.passes import simplify
 from sigconv.planner.build import Builder
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
+from sigconv.planner.memory import available, check_sizes
 from sigconv.planner.precision import widen
 from sigconv.planner.rewrite import rewrite
 from sigconv.planner.select import select
@@ -27,15 +29,20 @@ def compile_graph(
     Raises
     ------
     ModelError
-        The shapes cannot be: the message names the node.
+        The shapes cannot be, or need more memory than there is: the message names the node.
     """
-    static = rewrite(simplify(specialize(widen(graph), shapes)))
+    specialized = specialize(widen(graph), shapes)
+    check_sizes(specialized)
+    static = rewrite(simplify(specialized))
     units = fuse(static)
     builder = Builder(static, threads, _margins(units, static))
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
-        choice = select(unit, builder, only)
-        choice.candidate.lower(unit, builder)
+        try:
+            choice = select(unit, builder, only)
+            choice.candidate.lower(unit, builder)
+        except (OverflowError, MemoryError) as e:
+            raise ModelError(f"{unit.members[0].label} is too large to run: {e}") from e
         for name in unit.inputs:
             builder.pending_uses[name] -= 1
         shape = builder.shape(unit.output) if builder.is_static(unit.output) else None
@@ -53,7 +60,11 @@ def compile_graph(
                 fused=tuple(m.name or m.outputs[0] for m in unit.members),
             )
         )
-    return builder.finish()
+    program = builder.finish()
+    needed = program.arena_nbytes + program.workspace_nbytes
+    if needed > available():
+        raise ModelError(f"the model at these shapes needs {needed:,} bytes for values, there are {available():,}")
+    return program
 
 
 def _uses(units: Sequence[Unit], graph: Graph) -> Counter[str]:

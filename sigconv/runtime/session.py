@@ -16,6 +16,35 @@ from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
 
 _ALIGN = 64
+_PYTHON_KINDS = {"f": "biuf", "i": "biu", "u": "biu", "b": "b", "c": "biufc"}
+"""What Python's own numbers may be converted to: kinds of NumPy dtype, the values still checked for range."""
+
+
+def check_mapping(feeds: Any) -> None:
+    """InputError unless ``feeds`` maps names to arrays."""
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"feeds is a {type(feeds).__name__}, it must map each input's name to an array")
+
+
+def as_array(name: str, given: Any, dtype: np.dtype[Any] | None, shape: object) -> np.ndarray:
+    """A feed as an array of ``dtype`` (None: of any) in native byte order. Only Python's own numbers change their type.
+
+    ``shape`` is what the message says that the input takes. InputError names the input.
+    """
+    if given is None:
+        raise InputError(f"input {name!r} is missing (it takes {dtype} of shape {shape})")
+    try:
+        array = np.asarray(given)
+        numbers = isinstance(given, (list, tuple, bool, int, float, complex)) and dtype is not None
+        if numbers and array.dtype.kind in _PYTHON_KINDS.get(dtype.kind, ""):  # type: ignore[union-attr]
+            array = np.asarray(given, dtype)
+    except (ValueError, TypeError, OverflowError) as e:
+        raise InputError(f"input {name!r} is no array of {dtype}: {e}") from e
+    if dtype is None or array.dtype == dtype:
+        return array
+    if array.dtype.newbyteorder("=") != dtype:
+        raise wrong_dtype(name, array.dtype.name, dtype.name)
+    return array.astype(dtype)
 
 
 def _aligned(nbytes: int) -> np.ndarray:
@@ -54,11 +83,13 @@ class Session:
         for i, step in enumerate(native):
             self._bind(i, step, at)
             at += -(-step.record.nbytes // _ALIGN) * _ALIGN
-        self._memory = memoryview(self._records).cast("q") if self._records.nbytes else None
+        self._memory = memoryview(self._records.data).cast("q") if self._records.nbytes else None
         self._segments: list[Prepared | HostStep] = []
         self._segment_rows: list[Sequence[int]] = []
         self._cut(program.steps)
-        self._inputs = [(p.name, p.dtype, p.shape) for p in program.inputs]
+        self._inputs = [
+            (p.name, p.dtype, p.shape) for p in program.inputs if p.dtype is not None and p.shape is not None
+        ]
         self._input_names = frozenset(p.name for p in program.inputs)
         self._only_native = len(self._segments) == 1 and isinstance(self._segments[0], Prepared)
 
@@ -102,10 +133,7 @@ class Session:
         InputError
             A feed is missing or not an input, or has another shape or dtype than the program was compiled for.
         """
-        arrays = [self._check(feeds, *spec) for spec in self._inputs]
-        if len(feeds) != len(arrays):
-            extra = sorted(set(feeds) - self._input_names)
-            raise unknown_names("input", extra, self._input_names)
+        arrays = self._arrays(feeds)
         outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
         with self._lock:
             self._point(self._fixups[0], arrays)
@@ -124,7 +152,7 @@ class Session:
 
     def profile(self, feeds: Mapping[str, np.ndarray], *, threads: int | None = None, repeat: int = 5) -> Profile:
         """Seconds for each fused group (every step on its own), the smallest of ``repeat`` runs."""
-        arrays = [self._check(feeds, *spec) for spec in self._inputs]
+        arrays = self._arrays(feeds)
         outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
         best = np.full(len(self.program.rows), np.inf)
         with self._lock:
@@ -143,19 +171,22 @@ class Session:
                 best = np.minimum(best, seconds)
         return Profile(tuple(Timing(row, float(s)) for row, s in zip(self.program.rows, best, strict=True)))
 
+    def _arrays(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The feeds in the program's order, checked."""
+        if type(feeds) is not dict:
+            check_mapping(feeds)
+        arrays = [self._check(feeds, *spec) for spec in self._inputs]
+        if len(feeds) != len(arrays):
+            raise unknown_names("input", set(feeds) - self._input_names, self._input_names)
+        return arrays
+
     def _check(
         self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
     ) -> np.ndarray:
         """The feed as a native, aligned, contiguous array; a copy only if it is not."""
-        array = feeds.get(name)
-        if type(array) is not np.ndarray:
-            if array is None:
-                raise InputError(f"input {name!r} is missing (it takes {dtype.name} of shape {shape})")
-            array = np.asarray(array)
-        if array.dtype != dtype:
-            if array.dtype.newbyteorder("=") != dtype:
-                raise wrong_dtype(name, array.dtype.name, dtype.name)
-            array = array.astype(dtype)
+        array: Any = feeds.get(name)
+        if type(array) is not np.ndarray or array.dtype != dtype:
+            array = as_array(name, array, dtype, shape)
         if array.shape != shape:
             raise InputError(f"input {name!r} has shape {array.shape}, this session was compiled for {shape}")
         flags = array.flags
@@ -186,7 +217,7 @@ class Session:
         def array(place: Place | None) -> np.ndarray | None:
             if place is None:
                 return None
-            if place.ref is None or place.shape is None:
+            if place.ref is None or place.shape is None or place.dtype is None:
                 return loose[place.name]
             return self._view(place.ref, place.dtype, place.shape, arrays, outputs)
 
