@@ -72,15 +72,18 @@ class OpSpec:
         """The attributes with defaults filled in; an unknown or missing one is a ModelError."""
         unknown = sorted(set(attrs) - set(self.defaults))
         if unknown:
-            raise ModelError(f"{label or self.name}: unknown attribute {', '.join(unknown)} (known: {', '.join(sorted(self.defaults)) or 'none'})")
+            known = ", ".join(sorted(self.defaults)) or "none"
+            raise ModelError(f"{label or self.name}: unknown attribute {', '.join(unknown)} (known: {known})")
         full = {**self.defaults, **attrs}
         missing = sorted(k for k, v in full.items() if v is inspect.Parameter.empty)
         if missing:
             raise ModelError(f"{label or self.name}: required attribute {', '.join(missing)} is missing")
         return full
 
-    def evaluate(self, inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any], n_outputs: int = 1) -> tuple[np.ndarray, ...]:
-        """Run the reference. The result always is a tuple of arrays; overflow and NaN follow IEEE 754 without warnings."""
+    def evaluate(
+        self, inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any], n_outputs: int = 1
+    ) -> tuple[np.ndarray, ...]:
+        """Run the reference: always a tuple of arrays. Overflow and NaN follow IEEE 754 without warnings."""
         extra = {"n_outputs": n_outputs} if self.wants_n_outputs else {}
         with np.errstate(all="ignore"):
             out = self.reference(*inputs, **self.attributes(attrs), **extra)
@@ -91,7 +94,9 @@ REGISTRY: dict[tuple[str, str], OpSpec] = {}
 """Every operator by (domain, name)."""
 
 
-def register(name: str, *, infer: Infer, since: int, domain: str = "", accuracy: str = "rounding") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def register(
+    name: str, *, infer: Infer, since: int, domain: str = "", accuracy: str = "rounding"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a reference implementation: its signature becomes the op's schema."""
 
     def wrap(reference: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,9 +12,10 @@ import numpy as np
 from sigconv.errors import ModelError
 from sigconv.graph.ir import Graph, Value
 from sigconv.kernels.cpu import movement
+from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.memory import ALIGN, assign
-from sigconv.runtime.program import HostStep, KernelLike, Place, Program, Ref, Row, Space, Step
+from sigconv.runtime.program import HostStep, Place, Program, Ref, Row, Space, Step
 
 COPY_GRAIN = 64 * 1024
 """Bytes worth a thread of their own in a copy."""
@@ -95,7 +96,7 @@ class Builder:
         self.values: dict[str, Value] = dict(graph.values)
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []
-        self._steps: list[tuple[KernelLike, np.ndarray, dict[int, Address], int, int, bool] | _Host] = []
+        self._steps: list[tuple[Kernel, np.ndarray, dict[int, Address], int, int, bool] | _Host] = []
         self._constants: list[np.ndarray] = []
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
@@ -309,7 +310,7 @@ class Builder:
         self._workspace.nbytes = max(self._workspace.nbytes, nbytes)
         return Address(self._workspace)
 
-    def emit(self, kernel: KernelLike, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
+    def emit(self, kernel: Kernel, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
         """Append a kernel call. A field is a number, an `Address`, an array (its address), or a list of those.
 
         ``joins_next``: the next step may run beside this one.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
+
+from sigconv.kernels.jit import Kernel
 
 Space = Literal["constant", "arena", "workspace", "input", "output"]
 
@@ -28,17 +30,6 @@ class Ref:
         return Ref(self.space, self.offset + offset, self.index)
 
 
-class KernelLike(Protocol):
-    """What a step needs of a kernel."""
-
-    name: str
-
-    @property
-    def args(self) -> np.dtype[Any]: ...
-    @property
-    def address(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """One kernel call.
@@ -47,7 +38,7 @@ class Step:
     ``width``: most threads that can help. ``fence``: all earlier steps must be finished first. ``node``: its Row.
     """
 
-    kernel: KernelLike
+    kernel: Kernel
     record: np.ndarray
     addresses: Mapping[int, Ref]
     node: int
@@ -60,7 +51,7 @@ class Place:
     """A plain tensor in program memory (or, for ``ref`` None, an array the session keeps: data-dependent shape)."""
 
     name: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any] | None
     shape: tuple[int, ...] | None
     ref: Ref | None
 

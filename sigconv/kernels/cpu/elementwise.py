@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -168,7 +169,7 @@ def workspace_nbytes(threads: int) -> int:
 
 def plan(
     shape: Sequence[int], output_strides: Sequence[int], operand_strides: Sequence[Sequence[int]]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The ARGS fields that describe the iteration; strides in elements, 0 where an operand repeats.
 
     ValueError where more than 6 dimensions are left after collapsing or there are more than 8 operands.

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
+
+from sigconv.graph.ir import Node
 from sigconv.ops import lookup
+from sigconv.ops.spec import OpSpec
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost
 from sigconv.planner.fuse import Unit
@@ -25,12 +31,11 @@ def _lower(unit: Unit, builder: Builder) -> None:
     for node in unit.members:
         spec = lookup(node.op, node.domain)
         assert spec is not None
-        count = len(node.outputs)
-        builder.host(
-            lambda arrays, spec=spec, node=node, count=count: spec.evaluate(arrays, node.attrs, count),
-            node.inputs,
-            node.outputs,
-        )
+        builder.host(partial(_evaluate, spec, node), node.inputs, node.outputs)
+
+
+def _evaluate(spec: OpSpec, node: Node, arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
+    return spec.evaluate(arrays, node.attrs, len(node.outputs))
 
 
 HOST = Candidate("numpy", (), _legal, _cost, _lower, accuracy="exact")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -307,26 +308,17 @@ def margins(unit: Unit, b: Builder) -> Iterable[tuple[str, tuple[int, int]]]:
             yield unit.node.inputs[0], _transposed_margin(transposed_window(unit, b))
 
 
-for _planar in (False, True):
-    _name = "direct_planar" if _planar else "direct_blocked"
-    attach(
-        Candidate(
-            _name,
-            ("Conv",),
-            lambda u, b, p=_planar: _legal_direct(u, b, p),
-            lambda u, b, p=_planar: _cost_conv(u, b, p),
-            lambda u, b, p=_planar: _lower_conv(u, b, p),
+for _op, _name, _lower in (("Conv", "direct", _lower_conv), ("ConvTranspose", "subpixel", _lower_transposed)):
+    for _planar in (False, True):
+        attach(
+            Candidate(
+                f"{_name}_{'planar' if _planar else 'blocked'}",
+                (_op,),
+                partial(_legal_direct, planar=_planar),
+                partial(_cost_conv, planar=_planar),
+                partial(_lower, planar=_planar),
+            )
         )
-    )
-    attach(
-        Candidate(
-            "subpixel_planar" if _planar else "subpixel_blocked",
-            ("ConvTranspose",),
-            lambda u, b, p=_planar: _legal_direct(u, b, p),
-            lambda u, b, p=_planar: _cost_conv(u, b, p),
-            lambda u, b, p=_planar: _lower_transposed(u, b, p),
-        )
-    )
 
 
 # --- Gemm, MatMul ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,14 @@ from sigconv.planner.lower.cpu.direct import known, spatial_strides
 from sigconv.planner.lower.cpu.reduce import single, spatial_input, streaming, width
 
 MAX_AXES = 8
+Taps = tuple[np.ndarray, np.ndarray]
+"""Input indices and their weights, [out, taps]."""
+
 Lower = Callable[[Unit, Builder], None]
 Legal = Callable[[Unit, Builder], "str | None"]
 
 
-def _attrs(unit: Unit) -> dict[str, object]:
+def _attrs(unit: Unit) -> dict[str, Any]:
     spec = lookup(unit.node.op)
     assert spec is not None
     return spec.attributes(unit.node.attrs, unit.node.label)
@@ -110,7 +114,7 @@ def _transpose(unit: Unit, b: Builder) -> None:
 def _slice(unit: Unit, b: Builder) -> None:
     x = _any_plain(b, unit.node.inputs[0])
     parameters = [b.constant(i).reshape(-1).tolist() if i else None for i in unit.node.inputs[1:]]
-    ranges = slice_ranges(x.shape, *parameters)
+    ranges = slice_ranges(x.shape, *parameters)  # type: ignore[arg-type]
     y = b.new(unit.output, 1, (0, 0))
     offset = sum(first * s for (first, _, _), s in zip(ranges, x.strides, strict=True))
     _copy_into(
@@ -197,7 +201,7 @@ def _space(unit: Unit, b: Builder) -> None:
     r = int(unit.node.attrs["blocksize"])
     small, large = (x, y) if unit.node.op == "DepthToSpace" else (y, x)
     n, c, h, w = large.shape[0], large.shape[1], small.shape[2], small.shape[3]
-    column_row = unit.node.op == "DepthToSpace" and unit.node.attrs.get("mode", "DCR") == "CRD"
+    column_row = unit.node.attrs.get("mode", "DCR") == "CRD"
     sizes = (n, c, h, r, w, r)
     deep = small.strides[1]
     c_step, i_step, j_step = (r * r * deep, r * deep, deep) if column_row else (deep, r * c * deep, c * deep)
@@ -256,16 +260,15 @@ def _pad(unit: Unit, b: Builder) -> None:
     y = b.new(unit.output, x.block) if x.block > 1 else b.new(unit.output, 1, (0, 0))
     value = b.constant(node.inputs[2]).reshape(-1)[0] if len(node.inputs) > 2 and node.inputs[2] else 0
     if mode == "constant":
-        sizes, strides = y.physical()
+        strides = y.physical()[1]
         if any(v > 0 for amount in amounts for v in amount):
             b.fill_tensor(y, value)
         kept = [n + min(0, lo) + min(0, hi) for n, (lo, hi) in zip(x.shape, amounts, strict=True)]
         offset_x = sum(max(0, -lo) * s for (lo, _), s in zip(amounts, x.strides, strict=True))
         offset_y = sum(max(0, lo) * s for (lo, _), s in zip(amounts, y.strides, strict=True))
-        inner = x.physical()[0]
-        sizes = kept if x.block == 1 else [kept[0], inner[1], *kept[2:], x.block]
+        box = kept if x.block == 1 else [kept[0], x.blocks, *kept[2:], x.block]
         target = Address(y.buffer, y.address.offset + offset_y * y.dtype.itemsize)
-        _copy_into(b, x, x.physical()[1], offset_x, target, strides, sizes)
+        _copy_into(b, x, x.physical()[1], offset_x, target, strides, box)
         return
     indices = [
         None if amount == (0, 0) else pad_indices(n, *amount, mode) for n, amount in zip(x.shape, amounts, strict=True)
@@ -303,7 +306,7 @@ _move("gather", ("Gather",), _gather, _gather_legal)
 
 
 # --- resize ----------------------------------------------------------------------------------------------------------
-def _resize_taps(unit: Unit, b: Builder) -> list[tuple[np.ndarray, np.ndarray] | None]:
+def _resize_taps(unit: Unit, b: Builder) -> list[Taps | None]:
     """(indices, weights) of every axis that is sampled anew."""
     a = _attrs(unit)
     shape = b.shape(unit.node.inputs[0])
@@ -311,17 +314,16 @@ def _resize_taps(unit: Unit, b: Builder) -> list[tuple[np.ndarray, np.ndarray] |
         b.constant(i).reshape(-1).tolist() if i and b.constant(i).size else None
         for i in ([*unit.node.inputs, "", ""][2:4])
     )
-    plan = resize_axes(shape, scales, sizes, None, a["axes"], str(a["keep_aspect_ratio_policy"]))  # type: ignore[arg-type]
-    taps = []
-    for size, axis in zip(shape, plan, strict=True):
-        if axis.output == size and axis.scale == 1:
+    plan = resize_axes(shape, scales, sizes, None, a["axes"], a["keep_aspect_ratio_policy"])
+    taps: list[Taps | None] = []
+    for size, axis, output in zip(shape, plan, b.shape(unit.output), strict=True):
+        if axis.scale is None or (output == size and axis.scale == 1):
             taps.append(None)
             continue
         taps.append(
             resize_taps(
-                size, axis.output, axis.scale, mode=str(a["mode"]),
-                coordinate_mode=str(a["coordinate_transformation_mode"]),
-                nearest_mode=str(a["nearest_mode"]), cubic_coeff_a=float(a["cubic_coeff_a"]),  # type: ignore[arg-type]
+                size, output, axis.scale, mode=a["mode"], coordinate_mode=a["coordinate_transformation_mode"],
+                nearest_mode=a["nearest_mode"], cubic_coeff_a=a["cubic_coeff_a"],
                 exclude_outside=bool(a["exclude_outside"]), antialias=bool(a["antialias"]),
             )
         )  # fmt: skip
@@ -356,7 +358,7 @@ def _resize(unit: Unit, b: Builder) -> None:
     inner = (*[1] * (5 - len(x.shape)), *x.shape[2:])
     outer = (*[1] * (5 - len(y.shape)), *y.shape[2:])
     spatial = [None] * (5 - len(x.shape)) + taps[2:]
-    tables = {}
+    tables: dict[str, Any] = {}
     for dim, size, t in zip("dhw", inner, spatial, strict=True):
         index, weight = t if t is not None else (np.arange(size)[:, None], np.ones((size, 1)))
         tables.update(

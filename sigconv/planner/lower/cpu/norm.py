@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _emit_group(b: Builder, unit: Unit, x: Tensor, y: Tensor, groups: int) -> No
         return full
 
     scale, bias = (table(p) for p in _parameters(unit, b))
-    layout = {}
+    layout: dict[str, Any] = {}
     for side, s in (("src", xs), ("dst", ys)):
         layout.update(
             {

@@ -79,7 +79,7 @@ def _lower_pool(unit: Unit, b: Builder) -> None:
     items = x.shape[0] * x.blocks
     row = -(-window[2].size * x.block // 16) * 16
     item = x.dtype.itemsize
-    tables = {}
+    tables: dict[str, Any] = {}
     for dim, axis in zip("dhw", window, strict=True):
         lo, hi = axis.tap_ranges()
         starts = np.array([axis.start(o) for o in range(axis.output)], np.int64)
@@ -141,7 +141,7 @@ def _segments(
     return merged
 
 
-def _plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int]) -> dict[str, int] | None:
+def _plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int]) -> dict[str, Any] | None:
     """The kernel's fields, or None if the axes do not fit."""
     axes = _reduced_axes(unit, b)
     assert axes is not None
@@ -217,7 +217,7 @@ def _lower_softmax(unit: Unit, b: Builder) -> None:
         softmax,
         ("log_" if unit.node.op == "LogSoftmax" else "") + f"softmax_{'f32' if x.dtype == np.float32 else 'f64'}",
     )
-    layout = {
+    layout: dict[str, Any] = {
         f"{side}_{k}": v for side in ("src", "dst") for k, v in (("outer", n * inner), ("n", inner), ("inner", 1))
     }
     b.emit(
