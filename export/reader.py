@@ -123,7 +123,11 @@ class _Reader:
         if which not in (None, "tensor_type"):
             what = str(which).removesuffix("_type").replace("_", " ")
             self.missing.setdefault(f"{what} {kind}", []).append(repr(info.name))
-        return _value(info, kind)
+            return _value(info, kind)
+        value = _value(info, kind)
+        if kind == "input" and value.dtype is None:
+            raise ModelError(f"input {info.name!r} has no known element type ({info.type.tensor_type.elem_type})")
+        return value
 
     def _nodes(
         self, calls: Iterable[Call], constants: dict[str, np.ndarray]

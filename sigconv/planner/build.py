@@ -14,7 +14,7 @@ from sigconv.graph.ir import Graph, Value
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.memory import ALIGN, assign
+from sigconv.planner.memory import ALIGN, assign, available
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Row, Space, Step
 
 COPY_GRAIN = 64 * 1024
@@ -101,6 +101,7 @@ class Builder:
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
+        self._available = available()
         self._workspace = Buffer("workspace", 0)
         self._joined = False
         self._tensors: dict[str, list[Tensor]] = {}
@@ -149,6 +150,8 @@ class Builder:
 
     # --- placing values --------------------------------------------------------------------------------------------
     def new_buffer(self, nbytes: int) -> Buffer:
+        if nbytes > self._available:
+            raise MemoryError(f"a buffer takes {nbytes:,} bytes, there are {self._available:,}")
         buffer = Buffer("arena", max(nbytes, 1))
         self._arena.append(buffer)
         return buffer
