@@ -120,10 +120,12 @@ class Builder:
         return self.graph.constants[name]
 
     def is_static(self, name: str) -> bool:
-        """Whether dtype and every size are known before the run."""
+        """Whether dtype and every size are known before the run; strings never lie in program memory."""
         if name in self.graph.constants:
             return True
         v = self.values.get(name)
+        if v is not None and v.dtype is not None and v.dtype.kind == "O":
+            return False
         return (
             v is not None and v.dtype is not None and v.shape is not None and all(isinstance(d, int) for d in v.shape)
         )

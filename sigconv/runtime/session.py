@@ -160,7 +160,7 @@ class Session:
             self._point(self._fixups[1], outputs)
             for _ in range(repeat):
                 seconds = np.zeros(len(best))
-                loose: dict[str, np.ndarray] = {}
+                loose = self._strings(arrays)
                 for segment, rows in zip(self._segments, self._segment_rows, strict=True):
                     if isinstance(segment, HostStep):
                         start = time.perf_counter()
@@ -201,7 +201,7 @@ class Session:
                     memory[word] = address + offset
 
     def _run_mixed(self, arrays: list[np.ndarray], outputs: list[np.ndarray | None], threads: int) -> None:
-        loose: dict[str, np.ndarray] = {}
+        loose = self._strings(arrays)
         for segment in self._segments:
             if isinstance(segment, HostStep):
                 self._run_host(segment, arrays, outputs, loose)
@@ -210,6 +210,10 @@ class Session:
         for i, place in enumerate(self.program.outputs):
             if outputs[i] is None:
                 outputs[i] = np.array(loose[place.name])
+
+    def _strings(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Inputs that have no address."""
+        return {p.name: a for p, a in zip(self.program.inputs, arrays, strict=True) if a.dtype.kind == "O"}
 
     def _run_host(
         self, step: HostStep, arrays: list[np.ndarray], outputs: list[np.ndarray | None], loose: dict[str, np.ndarray]
