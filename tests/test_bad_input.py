@@ -42,7 +42,7 @@ def refused(proto: onnx.ModelProto, feeds: Any, message: str, error: type[Except
             way()
 
 
-# --- feeds -------------------------------------------------------------------------------------------------------------
+# --- feeds -----------------------------------------------------------------------------------------------------------
 X = np.linspace(-1, 1, 2 * 3 * 12 * 12, dtype=np.float32).reshape(2, 3, 12, 12)
 
 BAD_FEEDS = {
@@ -143,7 +143,7 @@ def test_bad_shapes_to_compile_for(shapes, message):
 
 def test_bad_names_of_outputs_threads_and_providers():
     model, data = sc.load(networks.cnn()), networks.cnn().SerializeToString()
-    with pytest.raises(sc.InputError, match="no output is called 'z' .outputs: 'y'."):
+    with pytest.raises(sc.InputError, match=r"no output is called 'z' .outputs: 'y'."):
         model.run({"x": X}, ["z"])
     with pytest.raises(sc.InputError, match="no output is called 'z'"):
         sc.InferenceSession(data).run(["y", "z"], {"x": X})
@@ -154,7 +154,7 @@ def test_bad_names_of_outputs_threads_and_providers():
         sc.InferenceSession(data, providers=["CUDAExecutionProvider"])
 
 
-# --- empty and zero-dimensional tensors --------------------------------------------------------------------------------
+# --- empty and zero-dimensional tensors ------------------------------------------------------------------------------
 OF_ANY_SIZE = {
     "Relu": {}, "Softmax": {"axis": 1}, "GlobalAveragePool": {}, "MaxPool": {"kernel_shape": [2, 2]},
     "AveragePool": {"kernel_shape": [2, 2]}, "Flatten": {}, "Transpose": {}, "Shape": {}, "Identity": {},
@@ -197,7 +197,7 @@ def test_broadcasting_empty_and_zero_dimensional():
         same_as_onnxruntime(proto, {"x": np.ones((n, 1), np.float32), "z": np.array(2, np.float32)})
 
 
-# --- nodes that cannot be ----------------------------------------------------------------------------------------------
+# --- nodes that cannot be --------------------------------------------------------------------------------------------
 def weights(*shape: int, dtype: type = np.float32) -> np.ndarray:
     return np.ones(shape, dtype)
 
@@ -341,7 +341,39 @@ def test_huge_constants_are_neither_made_nor_loaded(op, constants):
     refused(proto, {"x": np.ones(1, np.float32)}, NODE, sc.ModelError)
 
 
-# --- files -------------------------------------------------------------------------------------------------------------
+AT_RUN_TIME = [
+    ("Reshape", [5, 7], "reshape"),
+    ("Expand", [5], "broadcast|shape"),
+    ("Tile", [-1, 1], "-1"),
+    ("Gather", [99], "99"),
+    ("Unsqueeze", [99], "99"),
+    ("Pad", [-9, 0, 0, 0], "pad"),
+    ("Expand", [1 << 40, 2, 3], NODE),
+    ("Tile", [1 << 50, 1], NODE),
+    ("Pad", [1 << 50, 0, 0, 0], NODE),
+]
+
+
+@pytest.mark.parametrize("op, values, message", AT_RUN_TIME)
+def test_nodes_that_fail_at_run_time(op, values, message):
+    """What the second input holds is known only when the network runs; the same session then runs with better ones."""
+    node = helper.make_node(op, ["x", "z"], ["y"], name=NODE)
+    proto = networks.model([node], {"x": [2, 3], "z": ["n"]}, ["y"], dtype=np.int64)
+    feeds = {"x": np.arange(6).reshape(2, 3), "z": ints(*values)}
+    for way in ways(proto, feeds):
+        with pytest.raises(sc.ModelError, match=message) as caught:
+            way()
+        assert NODE in str(caught.value)
+    session = _session(proto.SerializeToString(), feeds)
+    with pytest.raises(sc.ModelError):
+        session.run(feeds)
+    good = np.array({"Reshape": [3, 2], "Expand": [1, 2, 3]}.get(op, [0] * len(values)))
+    if len(good) == len(values):
+        want = networks.onnxruntime_run(proto, {**feeds, "z": good})["y"]
+        np.testing.assert_array_equal(session.run({**feeds, "z": good})["y"], want)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
 def relu(text: str = "y = Relu(x)", inputs: Any = None, outputs: Any = ("y",), **kwargs: Any) -> onnx.ModelProto:
     nodes = [helper.make_node(op, i, o, name="-".join(o), **a) for op, i, o, a in networks.calls(text)]
     return networks.model(nodes, {"x": [2]} if inputs is None else inputs, list(outputs), **kwargs)
@@ -431,7 +463,7 @@ def test_a_size_that_an_exporter_did_not_know(dims):
 
 def test_a_size_that_no_memory_holds():
     refused(of_shape(1 << 62), {"x": np.ones(2, np.float32)}, "input 'x' has shape")
-    with pytest.raises(sc.ModelError, match="takes .* bytes, there are"):
+    with pytest.raises(sc.ModelError, match=r"takes .* bytes, there are"):
         sc.load(of_shape(1 << 62)).compile()
 
 
@@ -460,11 +492,11 @@ def test_files_that_are_not_there(tmp_path):
         sc.load(tmp_path / "none.onnx")
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         sc.load(tmp_path)
-    with pytest.raises(TypeError, match="source must be a path, bytes or an onnx.ModelProto, not NoneType"):
+    with pytest.raises(TypeError, match=r"source must be a path, bytes or an onnx.ModelProto, not NoneType"):
         sc.load(None)
 
 
-# --- damage ------------------------------------------------------------------------------------------------------------
+# --- damage ----------------------------------------------------------------------------------------------------------
 DAMAGE = """
 import resource, sys
 import numpy as np

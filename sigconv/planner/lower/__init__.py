@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
-from sigconv.graph.ir import Node
-from sigconv.ops import lookup
-from sigconv.ops.spec import OpSpec
+from sigconv.graph.infer import evaluate
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost
 from sigconv.planner.fuse import Unit
@@ -29,13 +24,7 @@ def _cost(unit: Unit, builder: Builder) -> Cost:
 
 def _lower(unit: Unit, builder: Builder) -> None:
     for node in unit.members:
-        spec = lookup(node.op, node.domain)
-        assert spec is not None
-        builder.host(partial(_evaluate, spec, node), node.inputs, node.outputs)
-
-
-def _evaluate(spec: OpSpec, node: Node, arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
-    return spec.evaluate(arrays, node.attrs, len(node.outputs))
+        builder.host(partial(evaluate, node), node.inputs, node.outputs)
 
 
 HOST = Candidate("numpy", (), _legal, _cost, _lower, accuracy="exact")
