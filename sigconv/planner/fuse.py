@@ -87,7 +87,7 @@ def _with_epilogue(
             if other == unit.output:
                 break
             constant = graph.constants.get(other)
-            if constant is not None and not unit.residual and _per_channel(constant.shape, shape or (), channel):
+            if constant is not None and not unit.residual and per_channel(constant.shape, shape or (), channel):
                 flat = np.broadcast_to(constant.reshape(-1), (shape[channel],))  # type: ignore[index]
                 unit.bias = flat if unit.bias is None else unit.bias + flat
             elif (
@@ -107,7 +107,7 @@ def _with_epilogue(
     return unit
 
 
-def _per_channel(constant: tuple[int, ...], shape: tuple[int, ...], channel: int) -> bool:
+def per_channel(constant: tuple[int, ...], shape: tuple[int, ...], channel: int) -> bool:
     """Whether a constant varies along the channel axis only, once broadcast to ``shape``."""
     padded = (1,) * (len(shape) - len(constant)) + constant
     return len(padded) == len(shape) and all(d == 1 or (i == channel and d == shape[i]) for i, d in enumerate(padded))

@@ -1,34 +1,114 @@
-"""Rewrites for the machine only, never exported: ops that are sums of simpler ones that kernels fuse."""
+"""Rewrites for the machine only, never exported: ops as simpler ones that kernels fuse, factors in the weights."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.planner.elementwise import static_shape
+from sigconv.planner.fuse import per_channel
 
 
 def rewrite(graph: Graph) -> Graph:
-    """BatchNormalization with constant statistics becomes Mul and Add, so that it joins an elementwise pass."""
+    """The same function of a graph of known sizes, in fewer and plainer steps."""
+    return _fold_factors(_spell_out(graph))
+
+
+def _spell_out(graph: Graph) -> Graph:
+    """BatchNormalization with constant statistics and Clip with computed bounds as nodes of an elementwise pass."""
     nodes: list[Node] = []
     constants = dict(graph.constants)
     values = dict(graph.values)
     for node in graph.nodes:
-        known = (
-            node.op == "BatchNormalization"
-            and len([o for o in node.outputs if o]) == 1
-            and not node.attrs.get("training_mode", 0)
-        )
-        x = values.get(node.inputs[0]) if known else None
-        if x is None or x.shape is None or len(x.shape) < 2 or not all(i in graph.constants for i in node.inputs[1:5]):
-            nodes.append(node)
-            continue
-        gamma, beta, mean, variance = (graph.constants[i].astype(np.float64) for i in node.inputs[1:5])
-        scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
-        out, dtype = node.outputs[0], x.dtype
-        shape = (-1, *[1] * (len(x.shape) - 2))
-        constants[f"{out}.scale"] = scale.reshape(shape).astype(dtype)
-        constants[f"{out}.shift"] = (beta - mean * scale).reshape(shape).astype(dtype)
-        values[f"{out}.scaled"] = Value(f"{out}.scaled", dtype, x.shape)
-        nodes.append(Node("Mul", (node.inputs[0], f"{out}.scale"), (f"{out}.scaled",), name=node.name))
-        nodes.append(Node("Add", (f"{out}.scaled", f"{out}.shift"), (out,), name=node.name))
+        simpler = None
+        if node.op == "BatchNormalization" and not node.domain:
+            simpler = _mul_add(node, constants, values)
+        elif node.op == "Clip" and not node.domain:
+            simpler = _max_min(node, constants, values)
+        nodes += simpler or [node]
     return graph.replace(nodes=tuple(nodes), constants=constants, values=values)
+
+
+def _mul_add(node: Node, constants: dict[str, np.ndarray], values: dict[str, Value]) -> list[Node] | None:
+    """A normalisation with known statistics as x * scale + shift."""
+    x = values.get(node.inputs[0])
+    if len([o for o in node.outputs if o]) != 1 or node.attrs.get("training_mode", 0):
+        return None
+    if x is None or x.shape is None or len(x.shape) < 2 or not all(i in constants for i in node.inputs[1:5]):
+        return None
+    gamma, beta, mean, variance = (constants[i].astype(np.float64) for i in node.inputs[1:5])
+    scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    out, dtype = node.outputs[0], x.dtype
+    shape = (-1, *[1] * (len(x.shape) - 2))
+    constants[f"{out}.scale"] = scale.reshape(shape).astype(dtype)
+    constants[f"{out}.shift"] = (beta - mean * scale).reshape(shape).astype(dtype)
+    values[f"{out}.scaled"] = Value(f"{out}.scaled", dtype, x.shape)
+    return [
+        Node("Mul", (node.inputs[0], f"{out}.scale"), (f"{out}.scaled",), name=node.name),
+        Node("Add", (f"{out}.scaled", f"{out}.shift"), (out,), name=node.name),
+    ]
+
+
+def _max_min(node: Node, constants: dict[str, np.ndarray], values: dict[str, Value]) -> list[Node] | None:
+    """A Clip whose bounds are computed in the run as min(max(x, lo), hi)."""
+    x, lo, hi = (*node.inputs, "", "")[:3]
+    if all(bound in constants for bound in (lo, hi) if bound):
+        return None
+    bounds = [(op, bound) for op, bound in (("Max", lo), ("Min", hi)) if bound]
+    nodes: list[Node] = []
+    for op, bound in bounds:
+        last = len(nodes) == len(bounds) - 1
+        out = node.outputs[0] if last else f"{node.outputs[0]}.raised"
+        if not last:
+            own = values[node.outputs[0]]
+            values[out] = Value(out, own.dtype, own.shape)
+        nodes.append(Node(op, (x, bound), (out,), name=node.name))
+        x = out
+    return nodes
+
+
+def _fold_factors(graph: Graph) -> Graph:
+    """A convolution times a constant per channel is a convolution with other weights and another bias.
+
+    Where the convolution's result has no other use, its weights are constant and the products are finite.
+    """
+    producers, readers = graph.producers(), graph.consumers()
+    outputs = {v.name for v in graph.outputs}
+    constants = dict(graph.constants)
+    changed: dict[int, Node | None] = {}
+    for node in graph.nodes:
+        if node.op != "Mul" or node.domain:
+            continue
+        for product, other in (node.inputs, node.inputs[::-1]):
+            conv, factor = producers.get(product), constants.get(other)
+            if conv is None or conv.op != "Conv" or factor is None or id(conv) in changed:
+                continue
+            if len(readers[product]) == 1 and product not in outputs:
+                scaled = _scaled(conv, factor, static_shape(graph, product), constants)
+                if scaled is not None:
+                    names = [f"{node.outputs[0]}.{what}" for what in ("weight", "bias")[: len(scaled)]]
+                    constants.update(zip(names, scaled, strict=True))
+                    changed[id(conv)] = conv.replace(inputs=(conv.inputs[0], *names), outputs=node.outputs)
+                    changed[id(node)] = None
+                    break
+    nodes = tuple(new for n in graph.nodes if (new := changed.get(id(n), n)) is not None)
+    return graph.replace(nodes=nodes, constants=constants)
+
+
+def _scaled(
+    conv: Node, factor: np.ndarray, shape: tuple[int, ...] | None, constants: Mapping[str, np.ndarray]
+) -> list[np.ndarray] | None:
+    """The weights, and the bias if there is one, times the factor; None where that cannot be."""
+    known = [constants.get(i) for i in conv.inputs[1:] if i]
+    if shape is None or not per_channel(factor.shape, shape, 1):
+        return None
+    along = np.broadcast_to(factor.reshape(-1).astype(np.float64), shape[1:2])
+    scaled = []
+    for array in known:
+        if array is None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled.append((array * along.reshape(-1, *[1] * (array.ndim - 1))).astype(array.dtype))
+    return scaled if all(np.isfinite(array).all() for array in scaled) else None
