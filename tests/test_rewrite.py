@@ -1,0 +1,91 @@
+"""The planner's own rewrites: the same function before and after, and the steps they are there to save."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sigconv.graph.infer import specialize
+from sigconv.graph.interpret import interpret
+from sigconv.graph.ir import Graph, Node, Value
+from sigconv.planner.rewrite import rewrite
+
+SHAPE = (2, 3, 7, 6)
+FLOAT = np.dtype(np.float32)
+
+
+def graph(nodes: list[Node], outputs: list[str], rng: np.random.Generator, **constants: np.ndarray) -> Graph:
+    """Nodes over an input x of ``SHAPE`` and a number t, with weights w [4, 3, 3, 3] and a bias b."""
+    weights = {"w": rng.standard_normal((4, 3, 3, 3), np.float32), "b": rng.standard_normal(4, np.float32)}
+    return specialize(
+        Graph(
+            nodes=tuple(nodes),
+            inputs=(Value("x", FLOAT, SHAPE), Value("t", FLOAT, ())),
+            outputs=tuple(Value(name) for name in outputs),
+            constants={**weights, **constants},
+        )
+    )
+
+
+def assert_same_function(before: Graph, rng: np.random.Generator) -> list[str]:
+    """Check that rewriting keeps the function; the operators left."""
+    after = rewrite(before)
+    feeds = {"x": rng.standard_normal(SHAPE, np.float32), "t": np.float32(-0.25)}
+    want, got = interpret(before, feeds), interpret(after, feeds)
+    assert list(got) == list(want)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-5)
+    return [node.op for node in after.nodes]
+
+
+@pytest.mark.parametrize("inputs", [("x", "w"), ("x", "w", "b")])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1), (1,), ()])
+def test_factor_goes_into_the_weights(inputs, shape, rng) -> None:
+    nodes = [Node("Conv", inputs, ("c",)), Node("Mul", ("f", "c"), ("m",)), Node("Relu", ("m",), ("y",))]
+    factor = rng.standard_normal(shape, np.float32)
+    assert assert_same_function(graph(nodes, ["y"], rng, f=np.asarray(factor)), rng) == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (1, 4), (4, 5, 4), (1, 1, 5, 4)])
+def test_factor_along_the_image_stays(shape, rng) -> None:
+    nodes = [Node("Conv", ("x", "w"), ("c",)), Node("Mul", ("c", "f"), ("y",))]
+    factor = rng.standard_normal(shape, np.float32)
+    assert assert_same_function(graph(nodes, ["y"], rng, f=factor), rng) == ["Conv", "Mul"]
+
+
+def test_factor_stays_where_the_product_is_needed_too(rng) -> None:
+    factor = rng.standard_normal((4, 1, 1), np.float32)
+    nodes = [Node("Conv", ("x", "w"), ("c",)), Node("Mul", ("c", "f"), ("y",))]
+    assert assert_same_function(graph(nodes, ["y", "c"], rng, f=factor), rng) == ["Conv", "Mul"]
+    nodes += [Node("Add", ("y", "c"), ("z",))]
+    assert assert_same_function(graph(nodes, ["z"], rng, f=factor), rng) == ["Conv", "Mul", "Add"]
+    square = [Node("Conv", ("x", "w"), ("c",)), Node("Mul", ("c", "c"), ("y",))]
+    assert assert_same_function(graph(square, ["y"], rng), rng) == ["Conv", "Mul"]
+
+
+def test_factor_stays_where_weights_would_overflow(rng) -> None:
+    nodes = [Node("Conv", ("x", "w"), ("c",)), Node("Mul", ("c", "f"), ("y",))]
+    before = graph(nodes, ["y"], rng, f=np.full((4, 1, 1), 3e38, np.float32), w=np.full((4, 3, 3, 3), 2.0, np.float32))
+    assert [node.op for node in rewrite(before).nodes] == ["Conv", "Mul"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "operators"),
+    [
+        (("t", "hi"), ["Max", "Min"]),
+        (("t",), ["Max"]),
+        (("", "t"), ["Min"]),
+        (("lo", "hi"), ["Clip"]),
+        (("lo",), ["Clip"]),
+        ((), ["Clip"]),
+    ],
+)
+def test_clip_with_computed_bounds(bounds, operators, rng) -> None:
+    before = graph([Node("Clip", ("x", *bounds), ("y",))], ["y"], rng, lo=np.float32(-0.5), hi=np.float32(0.5))
+    assert assert_same_function(before, rng) == operators
+
+
+def test_batch_normalization_as_mul_and_add(rng) -> None:
+    statistics = {name: rng.uniform(0.5, 1.5, 3).astype(np.float32) for name in ("gamma", "beta", "mean", "variance")}
+    nodes = [Node("BatchNormalization", ("x", *statistics), ("y",), {"epsilon": 1e-3})]
+    assert assert_same_function(graph(nodes, ["y"], rng, **statistics), rng) == ["Mul", "Add"]
