@@ -69,6 +69,36 @@ def test_factor_stays_where_weights_would_overflow(rng) -> None:
     assert [node.op for node in rewrite(before).nodes] == ["Conv", "Mul"]
 
 
+@pytest.mark.parametrize("axes", [None, [2, 3], [-1, 2]])
+@pytest.mark.parametrize("own", [{}, {"pads": (1, 0, 0, 2)}, {"strides": (2, 2), "dilations": (1, 2)}])
+def test_zeros_around_become_padding(axes, own, rng) -> None:
+    amounts = [0, 0, 1, 2, 0, 0, 0, 3] if axes is None else [1, 2, 0, 3]
+    constants = {"p": np.array(amounts), "v": np.float32(0)} | ({} if axes is None else {"a": np.array(axes)})
+    pad = Node("Pad", ("x", "p", "v") if axes is None else ("x", "p", "", "a"), ("q",), {"mode": "constant"})
+    nodes = [pad, Node("Conv", ("q", "w", "b"), ("y",), own)]
+    assert assert_same_function(graph(nodes, ["y"], rng, **constants), rng) == ["Conv"]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "value", "mode", "auto_pad", "outputs"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.5, "constant", "NOTSET", ["y"]),
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.0, "reflect", "NOTSET", ["y"]),
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.0, "constant", "SAME_UPPER", ["y"]),
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.0, "constant", "NOTSET", ["y", "q"]),
+        ([1, 0, 1, 1, 0, 0, 1, 1], 0.0, "constant", "NOTSET", ["y"]),
+        ([0, 0, -1, 1, 0, 0, 1, 1], 0.0, "constant", "NOTSET", ["y"]),
+    ],
+)
+def test_other_padding_stays(amounts, value, mode, auto_pad, outputs, rng) -> None:
+    nodes = [
+        Node("Pad", ("x", "p", "v"), ("q",), {"mode": mode}),
+        Node("Conv", ("q", "w"), ("y",), {"auto_pad": auto_pad}),
+    ]
+    before = graph(nodes, outputs, rng, p=np.array(amounts), v=np.float32(value))
+    assert assert_same_function(before, rng) == ["Pad", "Conv"]
+
+
 @pytest.mark.parametrize(
     ("bounds", "operators"),
     [
@@ -83,6 +113,21 @@ def test_factor_stays_where_weights_would_overflow(rng) -> None:
 def test_clip_with_computed_bounds(bounds, operators, rng) -> None:
     before = graph([Node("Clip", ("x", *bounds), ("y",))], ["y"], rng, lo=np.float32(-0.5), hi=np.float32(0.5))
     assert assert_same_function(before, rng) == operators
+
+
+@pytest.mark.parametrize(
+    ("exponent", "operator"),
+    [
+        (np.float32(2), "Mul"),
+        (np.array([[2]], np.int64), "Mul"),
+        (np.float32(3), "Pow"),
+        (np.array([2, 2, 2, 2, 2, 2], np.float32), "Pow"),
+        (np.full((1, 1, 1, 1, 1), 2, np.float32), "Pow"),
+    ],
+)
+def test_squares(exponent, operator, rng) -> None:
+    before = graph([Node("Pow", ("x", "e"), ("y",))], ["y"], rng, e=np.asarray(exponent))
+    assert assert_same_function(before, rng) == [operator]
 
 
 def test_batch_normalization_as_mul_and_add(rng) -> None:

@@ -1,4 +1,4 @@
-"""Rewrites for the machine only, never exported: ops as simpler ones that kernels fuse, factors in the weights."""
+"""Rewrites for the machine only, never exported: ops in terms of plainer ones, and what a convolution can take in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sigconv.planner.fuse import per_channel
 
 def rewrite(graph: Graph) -> Graph:
     """The same function of a graph of known sizes, in fewer and plainer steps."""
-    return _fold_factors(_spell_out(graph))
+    return _fold_factors(_fold_pads(_spell_out(graph)))
 
 
 def _spell_out(graph: Graph) -> Graph:
-    """BatchNormalization with constant statistics and Clip with computed bounds as nodes of an elementwise pass."""
+    """BatchNormalization with constant statistics, Clip with computed bounds and squares in plainer operators."""
     nodes: list[Node] = []
     constants = dict(graph.constants)
     values = dict(graph.values)
@@ -27,6 +27,8 @@ def _spell_out(graph: Graph) -> Graph:
             simpler = _mul_add(node, constants, values)
         elif node.op == "Clip" and not node.domain:
             simpler = _max_min(node, constants, values)
+        elif node.op == "Pow" and not node.domain:
+            simpler = _square(node, constants, values)
         nodes += simpler or [node]
     return graph.replace(nodes=tuple(nodes), constants=constants, values=values)
 
@@ -67,6 +69,60 @@ def _max_min(node: Node, constants: dict[str, np.ndarray], values: dict[str, Val
         nodes.append(Node(op, (x, bound), (out,), name=node.name))
         x = out
     return nodes
+
+
+def _square(node: Node, constants: dict[str, np.ndarray], values: dict[str, Value]) -> list[Node] | None:
+    """A Pow whose exponent is the number 2 as a product."""
+    x, exponent = node.inputs
+    own = values.get(x)
+    if exponent not in constants or own is None or own.shape is None or own.dtype is None or own.dtype.kind != "f":
+        return None
+    two = constants[exponent]
+    if two.size != 1 or two.ndim > len(own.shape) or two.reshape(-1)[0] != 2:
+        return None
+    return [node.replace(op="Mul", inputs=(x, x))]
+
+
+def _fold_pads(graph: Graph) -> Graph:
+    """Zeros put around what only one convolution reads are that convolution's own padding."""
+    producers, readers = graph.producers(), graph.consumers()
+    outputs = {v.name for v in graph.outputs}
+    changed: dict[int, Node | None] = {}
+    for conv in graph.nodes:
+        pad = producers.get(conv.inputs[0]) if conv.op == "Conv" and not conv.domain else None
+        if pad is None or len(readers[conv.inputs[0]]) > 1 or conv.inputs[0] in outputs:
+            continue
+        zeros = _zeros_around(pad, graph)
+        if zeros is None or conv.attrs.get("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        own = conv.attrs.get("pads") or [0] * len(zeros)
+        pads = tuple(int(a) + b for a, b in zip(own, zeros, strict=True))
+        changed[id(conv)] = conv.replace(inputs=(pad.inputs[0], *conv.inputs[1:]), attrs={**conv.attrs, "pads": pads})
+        changed[id(pad)] = None
+    nodes = tuple(new for n in graph.nodes if (new := changed.get(id(n), n)) is not None)
+    return graph.replace(nodes=nodes)
+
+
+def _zeros_around(pad: Node, graph: Graph) -> list[int] | None:
+    """The zeros a Pad puts before and after each spatial axis, as a convolution lists them; None if it does more."""
+    shape = static_shape(graph, pad.inputs[0])
+    amounts, value, axes = (graph.constants.get(i) if i else None for i in (*pad.inputs[1:], "", "", "")[:3])
+    if pad.op != "Pad" or pad.domain or pad.attrs.get("mode", "constant") != "constant" or shape is None:
+        return None
+    if (
+        amounts is None
+        or any(i not in graph.constants for i in pad.inputs[2:] if i)
+        or (value is not None and value != 0)
+    ):
+        return None
+    rank = len(shape)
+    which = range(rank) if axes is None else [int(i) % rank for i in axes]
+    before, after = [0] * rank, [0] * rank
+    for axis, first, last in zip(which, amounts, amounts[len(which) :], strict=False):
+        before[axis], after[axis] = int(first), int(last)
+    if rank < 3 or any(before[:2]) or any(after[:2]) or min(*before, *after) < 0:
+        return None
+    return before[2:] + after[2:]
 
 
 def _fold_factors(graph: Graph) -> Graph:
