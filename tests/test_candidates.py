@@ -1,4 +1,4 @@
-"""The same cases through every candidate that is legal for them, against the references (and naive loops for windows)."""
+"""The same cases through every legal candidate, against the references (and naive loops for windows)."""
 
 from __future__ import annotations
 
@@ -90,42 +90,50 @@ def _ints(*values):
     return np.array(values, np.int64)
 
 
+def _ramp(*shape, start=-1):
+    """From ``start`` to 1 in equal steps."""
+    return np.linspace(start, 1, np.prod(shape), dtype=np.float32).reshape(shape)
+
+
 OTHERS = [
     _node("gemm", "Gemm", [(5, 37)], {"transB": 1, "alpha": 0.5, "beta": 2.0},
-          {"w": np.linspace(-1, 1, 70 * 37, dtype=np.float32).reshape(70, 37), "c": np.arange(70, dtype=np.float32)}),
-    _node("gemm-vector", "Gemm", [(1, 300)], {}, {"w": np.linspace(-1, 1, 300 * 10, dtype=np.float32).reshape(300, 10)}),
+          {"w": _ramp(70, 37), "c": np.arange(70, dtype=np.float32)}),
+    _node("gemm-vector", "Gemm", [(1, 300)], {}, {"w": _ramp(300, 10)}),
     _node("gemm-transposed", "Gemm", [(37, 5)], {"transA": 1},
-          {"w": np.linspace(-1, 1, 37 * 19, dtype=np.float32).reshape(37, 19)}),
-    _node("matmul-constant", "MatMul", [(2, 3, 11, 19)], {}, {"w": np.linspace(-1, 1, 19 * 45, dtype=np.float32).reshape(19, 45)}),
+          {"w": _ramp(37, 19)}),
+    _node("matmul-constant", "MatMul", [(2, 3, 11, 19)], {}, {"w": _ramp(19, 45)}),
     _node("matmul-batched-constant", "MatMul", [(3, 11, 19)], {},
-          {"w": np.linspace(-1, 1, 3 * 19 * 5, dtype=np.float32).reshape(3, 19, 5)}),
+          {"w": _ramp(3, 19, 5)}),
     _node("matmul", "MatMul", [(2, 1, 7, 9), (3, 9, 33)]),
     _node("max-pool", "MaxPool", [(2, 5, 9, 10)], {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}),
-    _node("max-pool-ceil-dilated", "MaxPool", [(1, 3, 11)], {"kernel_shape": [3], "strides": [2], "dilations": [2], "ceil_mode": 1}),
-    _node("average-pool", "AveragePool", [(1, 4, 7, 8)], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1, "strides": [2, 2]}),
+    _node("max-pool-ceil-dilated", "MaxPool", [(1, 3, 11)],
+          {"kernel_shape": [3], "strides": [2], "dilations": [2], "ceil_mode": 1}),
+    _node("average-pool", "AveragePool", [(1, 4, 7, 8)],
+          {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1, "strides": [2, 2]}),
     _node("average-pool-counting", "AveragePool", [(1, 4, 7, 8, 5)],
           {"kernel_shape": [3, 3, 2], "pads": [1, 1, 1, 1, 1, 0], "count_include_pad": 1}),
     _node("global-average", "GlobalAveragePool", [(2, 19, 5, 7)]),
     _node("global-max", "GlobalMaxPool", [(2, 3, 50)]),
     *[_node(op, op, [(3, 4, 5, 6)], {"keepdims": 0}, {"axes": _ints(1, 3)})
-      for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare",
-                 "ReduceLogSumExp")],
+      for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
+                 "ReduceSumSquare", "ReduceLogSumExp")],
     _node("softmax-last", "Softmax", [(3, 50)]),
     _node("softmax-channels", "Softmax", [(2, 5, 6, 7)], {"axis": 1}),
     _node("log-softmax", "LogSoftmax", [(2, 30)]),
     _node("layer-norm", "LayerNormalization", [(2, 7, 30)], {"axis": -1},
-          {"s": np.linspace(0.5, 1, 30, dtype=np.float32), "b": np.linspace(-1, 1, 30, dtype=np.float32)}),
+          {"s": _ramp(30, start=0.5), "b": _ramp(30)}),
     _node("instance-norm", "InstanceNormalization", [(2, 5, 6, 7)], {},
-          {"s": np.linspace(0.5, 1, 5, dtype=np.float32), "b": np.linspace(-1, 1, 5, dtype=np.float32)}),
+          {"s": _ramp(5, start=0.5), "b": _ramp(5)}),
     _node("group-norm", "GroupNormalization", [(2, 6, 5, 4)], {"num_groups": 3},
-          {"s": np.linspace(0.5, 1, 6, dtype=np.float32), "b": np.linspace(-1, 1, 6, dtype=np.float32)}),
+          {"s": _ramp(6, start=0.5), "b": _ramp(6)}),
     _node("broadcast", "Add", [(2, 3, 4, 5), (3, 1, 5)]),
     _node("reshape", "Reshape", [(2, 3, 4)], {}, {"s": _ints(4, -1)}),
     _node("flatten", "Flatten", [(2, 3, 4)]),
     _node("squeeze", "Squeeze", [(2, 1, 4)], {}, {"a": _ints(1)}),
     _node("unsqueeze", "Unsqueeze", [(2, 4)], {}, {"a": _ints(0, 3)}),
     _node("transpose", "Transpose", [(2, 3, 4, 5)], {"perm": [0, 2, 3, 1]}),
-    _node("slice", "Slice", [(5, 6, 7)], {}, {"s": _ints(4, 1), "e": _ints(-9, 6), "a": _ints(0, 2), "t": _ints(-2, 2)}),
+    _node("slice", "Slice", [(5, 6, 7)], {},
+          {"s": _ints(4, 1), "e": _ints(-9, 6), "a": _ints(0, 2), "t": _ints(-2, 2)}),
     _node("concat", "Concat", [(2, 3, 4), (2, 5, 4)], {"axis": 1}),
     _node("split", "Split", [(2, 7, 4)], {"axis": 1}, {"s": _ints(3, 4)}, outputs=("y", "z")),
     _node("expand", "Expand", [(3, 1)], {}, {"s": _ints(2, 3, 4)}),
@@ -135,9 +143,11 @@ OTHERS = [
     _node("space-to-depth", "SpaceToDepth", [(2, 3, 4, 6)], {"blocksize": 2}),
     _node("gather", "Gather", [(3, 5, 4)], {"axis": 1}, {"i": _ints(4, -5, 1)}),
     _node("gather-scalar", "Gather", [(3, 5, 4)], {"axis": 1}, {"i": np.array(-2)}),
-    _node("pad-constant", "Pad", [(1, 2, 5, 6)], {}, {"p": _ints(0, 0, 1, -2, 0, 1, 2, 3), "v": np.float32(1.5)}),
+    _node("pad-constant", "Pad", [(1, 2, 5, 6)], {},
+          {"p": _ints(0, 0, 1, -2, 0, 1, 2, 3), "v": np.float32(1.5)}),
     _node("pad-reflect", "Pad", [(1, 2, 5, 6)], {"mode": "reflect"}, {"p": _ints(0, 0, 1, 2, 0, 0, 3, 4)}),
-    _node("resize-nearest", "Resize", [(1, 3, 5, 6)], {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"},
+    _node("resize-nearest", "Resize", [(1, 3, 5, 6)],
+          {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"},
           {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2.5], np.float32)}),
     _node("resize-linear", "Resize", [(1, 3, 5, 6)], {"mode": "linear"},
           {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 0.6], np.float32)}),
@@ -194,10 +204,11 @@ def test_convolution_against_naive_loops(nodes, feeds, constants):
     attrs = {k: v for k, v in node.attrs.items() if k in ("strides", "pads", "dilations")}
     if "auto_pad" in node.attrs or "output_padding" in node.attrs:
         attrs = None
-    got = Session(compile_graph(_graph(nodes, feeds, constants), {k: a.shape for k, a in feeds.items()})).run(feeds)["y"]
+    graph = _graph(nodes, feeds, constants)
+    got = Session(compile_graph(graph, {k: a.shape for k, a in feeds.items()})).run(feeds)["y"]
     naive = windows.conv_transpose_nd if node.op == "ConvTranspose" else windows.conv_nd
     if attrs is None:
-        want = interpret(_graph(nodes, feeds, constants), feeds)["y"]
+        want = interpret(graph, feeds)["y"]
     else:
         want = naive(feeds["x"], constants["w"], constants.get("b"), groups=node.attrs.get("group", 1), **attrs)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
