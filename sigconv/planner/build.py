@@ -195,6 +195,10 @@ class Builder:
                 )
         return tensor
 
+    def scratch(self, dtype: np.dtype[Any], shape: tuple[int, ...], block: int) -> Tensor:
+        """Memory [N, C, spatial…] in channel blocks for a step between the values of the graph."""
+        return self._spatial(dtype, shape, block, 0, 0)
+
     def place(self, name: str, tensor: Tensor) -> None:
         """Record that a value lies in ``tensor`` (a view or a buffer written in place)."""
         self._tensors.setdefault(name, []).append(tensor)

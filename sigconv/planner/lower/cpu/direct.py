@@ -197,7 +197,8 @@ def _legal_direct(unit: Unit, b: Builder, planar: bool) -> str | None:
         return reason
     w, vl = b.shape(unit.node.inputs[1]), lanes(b.dtype(unit.output))
     m, c = (w[1], w[0] // groups) if unit.node.op == "ConvTranspose" else (w[0] // groups, w[1])
-    fits = m % vl == 0 and (planar or c % vl == 0)
+    apart = planar and unit.node.op == "Conv" and c > 1 and not unit.residual
+    fits = (m % vl == 0 or apart) and (planar or c % vl == 0)
     return None if fits else f"groups of {c} -> {m} channels do not fill registers of {vl}"
 
 
@@ -209,16 +210,19 @@ def has_layout(b: Builder, name: str, block: int) -> bool:
 def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
     y, w = b.shape(unit.output), b.shape(unit.node.inputs[1])
     transposed = unit.node.op == "ConvTranspose"
-    m = y[1]
+    m, groups = y[1], int(unit.node.attrs.get("group", 1))
     vl = lanes(b.dtype(unit.output))
     pixels = math.prod(b.shape(unit.node.inputs[0])[2:]) if transposed else math.prod(y[2:])
-    depth = w[0] // int(unit.node.attrs.get("group", 1)) if transposed else w[1]
+    depth = w[0] // groups if transposed else w[1]
     flops = 2.0 * y[0] * m * depth * math.prod(w[2:]) * pixels
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
-    used = m / (-(-m // vl) * vl)
+    in_group = m // groups
+    used = in_group / (-(-in_group // vl) * vl)
     seconds = flops / (PEAK * used * (0.9 if planar or depth < vl // 2 else 0.95)) + nbytes / 4e10
     if not has_layout(b, unit.node.inputs[0], 1 if planar else vl):
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
+    if groups > 1 and used < 1:
+        seconds += b.nbytes(unit.output) / 4e9
     return Cost(flops, nbytes, seconds)
 
 
@@ -243,7 +247,11 @@ def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
     weights = b.constant(unit.node.inputs[1])
     groups = int(unit.node.attrs.get("group", 1))
     m, c = weights.shape[:2]
-    x, y, r = _operands(unit, b, planar, margin_of(axes[2]), ())
+    if groups > 1 and m // groups % lanes(weights.dtype):
+        x, r = b.planar(unit.node.inputs[0], margin_of(axes[2])), None
+        y = _apart(unit, b, groups)
+    else:
+        x, y, r = _operands(unit, b, planar, margin_of(axes[2]), ())
     flat = all(a.kernel == 1 and a.stride == 1 and not a.before and a.output == a.size for a in axes) and not any(
         t.margin != (0, 0) for t in (x, y, *([r] if r else []))
     )
@@ -251,9 +259,38 @@ def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=x.shape[0], block=x.block,
         weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)),
         bias=bias_of(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, x.shape[1]),
-        ys=_group_strides(y, groups, m), rs=_group_strides(r, groups, m) if r else None, activation=unit.activation,
-        flat=flat,
+        ys=_group_strides(y, groups, y.shape[1]), rs=_group_strides(r, groups, m) if r else None,
+        activation=unit.activation, flat=flat,
     )  # fmt: skip
+    if y.shape[1] != m:
+        _bring_together(b, y, b.new(unit.output, 1), groups)
+
+
+def _apart(unit: Unit, b: Builder, groups: int) -> Tensor:
+    """Memory for an output whose groups do not fill registers: each group has channel blocks of its own."""
+    n, m, *spatial = b.shape(unit.output)
+    dtype = b.dtype(unit.output)
+    vl = lanes(dtype)
+    return b.scratch(dtype, (n, groups * -(-(m // groups) // vl) * vl, *spatial), vl)
+
+
+def _bring_together(b: Builder, source: Tensor, target: Tensor, groups: int) -> None:
+    """Copy an output from channel blocks of each group's own into planes."""
+    n, m, *spatial = target.shape
+    vl, item = source.block, source.dtype.itemsize
+    whole, rest = divmod(m // groups, vl)
+    (sn, sb, *si), (dn, dc, *di) = source.strides, target.strides
+    src_group, dst_group = source.blocks // groups * sb, m // groups * dc
+    for first, blocks, width in ((0, whole, vl), (whole, 1, rest)):
+        if blocks and width:
+            b.copy(
+                Address(source.buffer, source.address.offset + first * sb * item),
+                (sn, src_group, sb, *si, 1),
+                Address(target.buffer, target.address.offset + first * vl * dc * item),
+                (dn, dst_group, vl * dc, *di, dc),
+                (n, groups, blocks, *spatial, width),
+                source.dtype,
+            )
 
 
 def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:

@@ -24,7 +24,7 @@ from sigconv.planner.lower.cpu.direct import (
 )
 from sigconv.planner.lower.cpu.reduce import single
 
-SPEED = 4e9
+SPEED = 2.5e9
 """Operations per second that predictions assume of the portable kernels."""
 
 
