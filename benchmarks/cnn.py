@@ -16,6 +16,8 @@ import numpy as np
 
 from benchmarks import machine, nets
 from sigconv import race
+from sigconv.export.check import random_feeds
+from sigconv.graph.ir import Value
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-3
@@ -25,8 +27,8 @@ TOLERANCE = 1e-3
 def measure(net: str, engines: list[str], batch: int, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
     """One row of the table: milliseconds, their rounds, peak memory and difference from sigconv of each engine."""
     path = nets.path_of(net)
-    float32 = np.dtype(np.float32)
-    feeds = race.random_feeds({name: (float32, shape) for name, shape in nets.input_shape(path, batch).items()})
+    shapes = nets.input_shape(path, batch)
+    feeds = random_feeds(Value(name, np.dtype(np.float32), shape) for name, shape in shapes.items())
     results = race.race(engines, path, feeds, threads, rounds=rounds, seconds=seconds)
     ours = results[0].outputs
     return {

@@ -18,6 +18,7 @@ from sigconv.export.tensors import to_array
 from sigconv.graph.infer import evaluate
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Node, Value
+from sigconv.text import short, sizes, table
 
 TOLERANCE = 1e-3
 """Largest accepted error of a float value, relative to its scale."""
@@ -87,15 +88,14 @@ class Report:
         )
 
     def __str__(self) -> str:
-        lines = [f"{'':2}{'node':<44} {'shape':<20} {'error':>9} {'relative':>9} {'ulp':>9}"]
+        body = []
         for row in self.rows:
-            ulp = "" if row.ulp is None else str(row.ulp)
-            mark = " " if row.ok else "~" if row.inherited else "!"
-            shape = f"{row.dtype}{list(row.shape)}"
-            lines.append(
-                f"{mark} {row.node:<44.44} {shape:<20} {row.error:9.2g} {row.relative:9.2g} "
-                f"{ulp:>9} {row.problem}".rstrip()
-            )
+            op, _, name = row.node.partition(" ")
+            mark = "" if row.ok else "~" if row.inherited else "!"
+            errors = [f"{row.error:.2g}", f"{row.relative:.2g}", "" if row.ulp is None else str(row.ulp)]
+            body.append([mark, op, short(name.strip("'")), row.dtype, sizes(row.shape), *errors, row.problem])
+        left, right = ("", "op", "node", "dtype"), ("shape", "error", "relative", "ulp")
+        lines = table({**dict.fromkeys(left, "<"), **dict.fromkeys(right, ">"), "problem": "<"}, body)
         first = self.first_divergence
         if first is None:
             inherited = sum(row.inherited for row in self.rows)

@@ -6,15 +6,18 @@ Exit codes: 0 fine, 1 a check failed, 2 bad usage or unreadable input (one line 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sigconv
 from sigconv.errors import InputError, SigconvError
+from sigconv.text import sizes, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +28,9 @@ TOP = 5
 
 
 def _load(arguments: argparse.Namespace) -> Model:
-    if not Path(arguments.model).is_file():
-        raise InputError(f"{arguments.model}: no such file")
-    return sigconv.load(arguments.model)
+    from sigconv.files import existing
+
+    return sigconv.load(existing(arguments.model))
 
 
 def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -46,40 +49,45 @@ def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
         if value.name not in named:
             own = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(value.shape or (None, None))]
             if not all(isinstance(d, int) for d in own):
-                raise InputError(f"input {value.name!r} has the free shape {value.shape}: give --shape {value.name}=…")
+                sizes = ",".join(str(d or "?") for d in own)
+                raise InputError(f"say how large input {value.name!r} is: --shape {value.name}={sizes} with numbers")
             named[value.name] = tuple(int(d) for d in own if d is not None)
     return named
 
 
 def _random_feeds(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    import numpy as np
+    from sigconv.export.check import random_feeds
 
-    from sigconv.race import random_feeds
-
-    return random_feeds({v.name: (v.dtype or np.dtype(np.float32), shapes[v.name]) for v in model.inputs})
+    return random_feeds(replace(v, shape=shapes[v.name]) for v in model.inputs)
 
 
 def _labels(path: str | None) -> list[str]:
-    return Path(path).read_text("utf-8").splitlines() if path else []
-
-
-def _scores(output: np.ndarray) -> np.ndarray | None:
-    """An output as (N, classes), or None where it is no list of scores."""
-    if output.dtype.kind != "f" or output.ndim < 2 or output.shape[1] < 2 or output[0, 0].size != 1:
-        return None
-    return output.reshape(output.shape[:2])
+    try:
+        return Path(path).read_text("utf-8").splitlines() if path else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def _top(output: np.ndarray, count: int, labels: list[str]) -> list[list[dict[str, Any]]] | None:
-    """The ``count`` best classes of each sample, best first."""
-    scores = _scores(output)
-    if scores is None:
+    """The ``count`` best classes of each sample, best first; None if the output is no (N, classes[, 1, 1])."""
+    if output.dtype.kind != "f" or output.ndim < 2 or output.shape[1] < 2 or output.shape[2:] not in ((), (1, 1)):
         return None
+    scores = output.reshape(output.shape[:2])
     best = (-scores).argsort(1, kind="stable")[:, :count]
     return [
         [{"class": int(c), "label": labels[c] if c < len(labels) else None, "score": float(row[c])} for c in classes]
         for row, classes in zip(scores, best, strict=True)
     ]
+
+
+def _range(array: np.ndarray) -> str:
+    """The spread of an array's finite numbers, and how many are not."""
+    import numpy as np
+
+    finite = array[np.isfinite(array)].astype(np.float64)
+    spread = f"min {finite.min():.6g}, mean {finite.mean():.6g}, max {finite.max():.6g}" if finite.size else ""
+    others = f"{array.size - finite.size:,} of {array.size:,} not finite" if finite.size < array.size else ""
+    return ", ".join(filter(None, (spread, others)))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,11 +109,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for name, array in outputs.items():
         print(f"{name}: {array.dtype.name} {list(array.shape)}")
-        for sample, classes in enumerate(tops[name] or ()):
-            for best in classes:
-                print(f"  [{sample}] {best['score']:10.4f}  {best['label'] or best['class']}")
-        if tops[name] is None and array.size and array.dtype.kind in "biuf":
-            print(f"  least {array.min():.6g}, mean {array.mean():.6g}, greatest {array.max():.6g}")
+        top = tops[name]
+        if top is not None:
+            columns = {"sample": ">", "score": ">", "class": ">", **({"label": "<"} if labels else {})}
+            rows = [
+                [str(sample), f"{b['score']:.4f}", str(b["class"]), b["label"] or ""][: len(columns)]
+                for sample, best in enumerate(top)
+                for b in best
+            ]
+            print("\n".join("  " + line for line in table(columns, rows)))
+        elif array.size and array.dtype.kind in "biuf":
+            print("  " + _range(array))
     if arguments.output:
         print(f"wrote {arguments.output}")
     return 0
@@ -124,28 +138,32 @@ def info(arguments: argparse.Namespace) -> int:
     from sigconv.summary import summarize
 
     model = _load(arguments)
-    print(model.summary())
+    free = summarize(model.graph)
+    print(free)
     try:
         shapes = _shapes(model, arguments.shape)
     except InputError as error:
         if arguments.shape:
             raise
-        print(f"\nwhat runs where depends on the input: {error}")
+        print(f"\nto see what runs where, {error}")
         return 0
-    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
     macs = summarize(model.graph, shapes).macs
-    print(f"\nwith {at}: " + ("multiply-accumulates unknown" if macs is None else f"{macs:,} multiply-accumulates"))
+    at = ", ".join(f"{name} {sizes(shape)}" for name, shape in shapes.items())
+    print(f"\nat {at}" + ("" if macs in (None, free.macs) else f": {macs:,} multiply-accumulates"))
     print(model.compile(shapes, threads=arguments.threads).explain())
     return 0
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    """Which algorithm runs each node, why, and why not the others; with ``--profile`` how long each takes."""
+    """Which algorithm runs each node; with --verbose why, with --profile how long each takes."""
     model = _load(arguments)
     shapes = _shapes(model, arguments.shape)
     session = model.compile(shapes, threads=arguments.threads)
     shown = session.profile(_random_feeds(model, shapes)) if arguments.profile else session.explain()
-    print(shown.to_json() if arguments.json else shown)
+    if arguments.json:
+        print(shown.to_json())
+    else:
+        print(session.explain().details() if arguments.verbose else shown)
     return 0
 
 
@@ -158,7 +176,7 @@ def bench(arguments: argparse.Namespace) -> int:
     feeds = _random_feeds(model, _shapes(model, arguments.shape))
     results = race.race(race.installed(), arguments.model, feeds, threads, rounds=arguments.rounds)
     ours = results[0]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "engine": r.engine,
             "version": race.version(r.engine),
@@ -174,11 +192,23 @@ def bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"model": arguments.model, "threads": threads, "results": rows}))
         return 0
-    print(f"{'engine':<24}{'ms':>10}{'ratio':>8}{'difference':>12}{'peak MB':>10}")
-    for row in rows:
-        name = f"{row['engine']} {row['version']}"
-        print(f"{name:<24}{row['ms']:10.3f}{row['ratio']:8.2f}{row['difference']:12.1e}{row['peak_mb']:10.0f}")
-    print(f"{threads} threads; the fastest run of {arguments.rounds} turns; difference: relative to the largest output")
+    columns = {"engine": "<", "version": "<", "ms": ">", "ms / ours": ">", "difference": ">", "peak MB": ">"}
+    cells = [
+        [
+            row["engine"],
+            row["version"],
+            f"{row['ms']:.3f}",
+            f"{row['ratio']:.2f}",
+            f"{row['difference']:.2g}",
+            f"{row['peak_mb']:.0f}",
+        ]
+        for row in rows
+    ]
+    print("\n".join(table(columns, cells)))
+    print(
+        f"{threads} {'thread' if threads == 1 else 'threads'}, the fastest run of {arguments.rounds} turns; "
+        "difference: relative to the largest output"
+    )
     return 0
 
 
@@ -224,6 +254,13 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}: one number, or one for each channel with commas between") from None
 
 
+def _divisors(text: str) -> tuple[float, ...]:
+    numbers = _numbers(text)
+    if 0 in numbers:
+        raise argparse.ArgumentTypeError(f"{text!r}: nothing can be divided by 0")
+    return numbers
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser("sigconv", description="Run CNNs on kernels written in Python.")
@@ -241,7 +278,9 @@ def parser() -> argparse.ArgumentParser:
                 "--shape", action="append", default=[], metavar="NAME=1,3,224,224", help="shape of an input; repeatable"
             )
         if "threads" in groups:
-            sub.add_argument("--threads", type=_positive, help="most threads to use (default: every core it may use)")
+            sub.add_argument(
+                "--threads", type=_positive, metavar="N", help="most threads to use (default: every core it may use)"
+            )
         if "json" in groups:
             sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
@@ -259,22 +298,34 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--layout", choices=("nchw", "nhwc"), help="of a picture's input (default: by its channel count)")
     sub.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M", help="subtracted from a picture in [0, 1]")
-    sub.add_argument("--std", type=_numbers, default=(1.0,), metavar="S", help="what a picture is then divided by")
+    sub.add_argument("--std", type=_divisors, default=(1.0,), metavar="S", help="what a picture is then divided by")
 
     command(check, "model", "shape", "json")
     command(info, "model", "shape", "threads")
     sub = command(explain, "model", "shape", "threads", "json")
-    sub.add_argument("--profile", action="store_true", help="run it on random input and show the time of each part")
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument(
+        "-v", "--verbose", action="store_true", help="say why each was chosen, and why the others were not"
+    )
+    how.add_argument("--profile", action="store_true", help="run it on random input and show the time of each part")
     sub = command(bench, "model", "shape", "threads", "json")
-    sub.add_argument("--rounds", type=_positive, default=5, help="turns of each engine (default 5)")
+    sub.add_argument("--rounds", type=_positive, metavar="N", default=5, help="turns of each engine (default 5)")
     command(warmup)
     sub = command(cache)
     sub.add_argument("action", choices=("info", "clear"), nargs="?", default="info")
     return top
 
 
+def _refuse(why: str) -> int:
+    """One line on stderr, and the exit code for what cannot be read or done."""
+    print(f"sigconv: {' '.join(why.split())}", file=sys.stderr)
+    return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Argparse ends the process itself on bad usage, with 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a node may be named in letters that the terminal lacks
     arguments = parser().parse_args(argv)
     try:
         code = arguments.action_(arguments)
@@ -283,9 +334,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (SigconvError, OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        print(f"sigconv: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (SigconvError, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
 

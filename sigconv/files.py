@@ -30,6 +30,13 @@ class Picture:
     std: tuple[float, ...] = (1.0,)
 
 
+def existing(path: str) -> str:
+    """The path of a file; InputError if there is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: " + ("a folder, where a file is needed" if Path(path).is_dir() else "no such file"))
+    return path
+
+
 def read_feeds(path: str, inputs: Sequence[Value], picture: Picture) -> dict[str, np.ndarray]:
     """The file as inputs by name: an ``.npz`` has its own names, anything else is the model's only input.
 
@@ -38,9 +45,7 @@ def read_feeds(path: str, inputs: Sequence[Value], picture: Picture) -> dict[str
     InputError
         The file cannot be read, or does not fit a model with these inputs.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    kind = Path(path).suffix.lower()
+    kind = Path(existing(path)).suffix.lower()
     if kind == ".npz":
         arrays = _numpy(path)
         return dict(arrays) if isinstance(arrays, dict) else {inputs[0].name: arrays}

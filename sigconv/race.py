@@ -188,15 +188,6 @@ def race(
             worker.stop()
 
 
-def random_feeds(inputs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random inputs by name for dtypes and shapes: floats from a normal distribution, integers and booleans 0 or 1."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: (rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)).astype(dtype)
-        for name, (dtype, shape) in inputs.items()
-    }
-
-
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Largest absolute difference over the largest magnitude of ``theirs``; inf where shapes or NaN patterns differ."""
     if ours.shape != theirs.shape or not np.array_equal(np.isfinite(ours), np.isfinite(theirs)):

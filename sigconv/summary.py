@@ -31,8 +31,8 @@ class Summary:
             )
             return f"{v.name}: {v.dtype if v.dtype is not None else '?'} {shape}"
 
-        rows = [("inputs", [line(v) for v in self.inputs]), ("outputs", [line(v) for v in self.outputs])]
-        text = [f"{name:<10} {item}" for name, items in rows for item in items]
+        rows = (("inputs", self.inputs), ("outputs", self.outputs))
+        text = [f"{'' if i else name:<10} {line(v)}" for name, values in rows for i, v in enumerate(values)]
         text.append(f"{'operators':<10} " + ", ".join(f"{op} {n}" for op, n in self.operators.items()))
         text.append(f"{'parameters':<10} {self.parameters:,} ({self.parameter_nbytes:,} bytes)")
         text.append(f"{'MACs':<10} " + ("depend on the input's size" if self.macs is None else f"{self.macs:,}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,19 @@ def test_run_classifies_a_picture(digit: str, tmp_path: Path, capsys):
     assert call("run", LENET, "-i", digit, "--labels", str(labels), "--top", "2", "-o", str(out)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "logits: float32 [1, 10]"
-    assert lines[1].endswith("digit 7")
-    assert len(lines) == 4  # the header, two classes, the file
+    assert lines[1].split() == ["sample", "score", "class", "label"]
+    assert lines[3].endswith("7  digit 7")
+    assert len(lines) == 6  # output, header, rule, two classes, the file
     with np.load(out) as file:
         assert file["logits"].argmax() == 7
+
+
+def test_what_is_no_list_of_scores_is_told_by_its_range(tmp_path: Path, capsys):
+    model = model_file(tmp_path / "m.onnx", [helper.make_node("Log", ["a"], ["y"])], {"a": [2, 2, 2]}, ["y"])
+    np.save(tmp_path / "x.npy", np.exp(np.array([[[0, 1], [2, -np.inf]], [[3, 4], [-5, 6]]], np.float32)))
+    assert call("run", model, "-i", str(tmp_path / "x.npy")) == 0
+    said = capsys.readouterr().out
+    assert said == "y: float32 [2, 2, 2]\n  min -5, mean 1.57143, max 6, 1 of 8 not finite\n"
 
 
 def test_run_as_json(digit: str, capsys):
@@ -129,6 +139,22 @@ def test_explain_and_profile(capsys):
     assert all(row["algorithm"] for row in rows)
     assert call("explain", LENET, "--profile") == 0
     assert "GFLOP/s" in capsys.readouterr().out
+    assert call("explain", LENET) == 0
+    short = capsys.readouterr().out
+    assert call("explain", LENET, "--verbose") == 0
+    full = capsys.readouterr().out.splitlines()
+    assert [line for line in full if not line.startswith("    ")] == short.splitlines()
+    assert any(line.startswith("    not numpy: predicted") for line in full)
+    assert all(line.isascii() and len(line) <= 100 for line in full)
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path):
+    model = model_file(
+        tmp_path / "m.onnx", [helper.make_node("Relu", ["a"], ["y"], name="n" * 50 + "ő")], {"a": [2]}, ["y"]
+    )
+    command = [sys.executable, "-m", "sigconv.cli", "explain", model]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=True)
+    assert b"?" + b"n" * 38 + b"?" in done.stdout
 
 
 def test_check(capsys):
@@ -202,7 +228,11 @@ def test_cache(monkeypatch, tmp_path: Path, capsys):
         (["info", "junk.onnx"], "junk.onnx"),
         (["info", "empty.onnx"], "empty.onnx"),
         (["info", "odd.onnx"], "NoSuchOp"),
-        (["info", "."], "."),
+        (["info", "."], ".: a folder"),
+        (["run", LENET, "-i", "."], ".: a folder"),
+        (["run", LENET, "-i", "picture.bmp", "--labels", "."], ".: "),
+        (["run", LENET, "-i", "picture.bmp", "--labels", "latin1.txt"], "latin1.txt: no UTF-8"),
+        (["run", LENET, "-i", "picture.bmp", "-o", "no/such/folder.npz"], "no/such/folder.npz: "),
         (["explain", "free.onnx"], "--shape"),
         (["explain", LENET, "--shape", "image=1,2"], "image"),
         (["explain", LENET, "--shape", "picture=1,1,32,32"], "picture"),
@@ -215,6 +245,7 @@ def test_what_cannot_be_read_is_one_line_and_two(argv, said, tmp_path: Path, mon
     for name in ("junk.png", "junk.npy", "junk.npz", "junk.onnx"):
         Path(name).write_bytes(b"\x93NUMPY or not, this is no file of any kind")
     Path("empty.onnx").touch()
+    Path("latin1.txt").write_bytes("Löwe".encode("latin-1"))
     np.save("object.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save("float64.npy", np.zeros((1, 1, 32, 32)))
     np.save("flat.npy", np.zeros((1, 1024), np.float32))
@@ -237,7 +268,17 @@ def test_what_cannot_be_read_is_one_line_and_two(argv, said, tmp_path: Path, mon
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("argv", [[], ["fly"], ["run", LENET], ["run", LENET, "-i", "x.npy", "--threads", "0"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["fly"],
+        ["run", LENET],
+        ["run", LENET, "-i", "x.npy", "--threads", "0"],
+        ["run", LENET, "-i", "x.png", "--std", "1,0,1"],
+        ["explain", LENET, "--verbose", "--profile"],
+    ],
+)
 def test_bad_usage_is_two(argv: list[str], capsys):
     assert call(*argv) == 2
     assert "usage: sigconv" in capsys.readouterr().err

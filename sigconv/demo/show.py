@@ -54,6 +54,5 @@ def show(threads: int | None = None) -> None:
     results = race.race(engines, MODEL, {name: images[:1]}, count, rounds=3)
     times = ", ".join(f"{r.engine} {r.seconds * 1e3:.3f} ms" for r in results)
     print(f"one image, {count} {'thread' if count == 1 else 'threads'}: {times}")
-    print("\nwhat ran where (`sigconv explain` also says why)")
-    for row in session.explain().rows:
-        print(f"  {row.label:<12} {row.op:<12} {'x'.join(map(str, row.shape or ())):>10}  {row.algorithm}")
+    print("\nwhat ran where (`sigconv explain --verbose` says why)")
+    print(session.explain())

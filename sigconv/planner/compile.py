@@ -55,6 +55,7 @@ def compile_graph(
                 algorithm=choice.candidate.name,
                 reason=choice.reason,
                 rejected=choice.rejected,
+                predicted=choice.cost.seconds,
                 flops=choice.cost.flops,
                 nbytes=choice.cost.nbytes,
                 fused=tuple(m.name or m.outputs[0] for m in unit.members),

@@ -68,7 +68,7 @@ class HostStep:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What happened to one node (or fused group): for explain() and profile()."""
+    """What happened to one node (or fused group): for explain() and profile(). ``predicted``: seconds on one thread."""
 
     label: str
     op: str
@@ -77,6 +77,7 @@ class Row:
     algorithm: str
     reason: str
     rejected: tuple[tuple[str, str], ...] = ()
+    predicted: float = 0.0
     flops: float = 0.0
     nbytes: float = 0.0
     fused: tuple[str, ...] = ()

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sigconv.runtime.program import Row
+from sigconv.text import short, sizes, table
+
+WHAT = {"node": "<", "op": "<", "output": ">", "algorithm": "<"}
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned text columns, numbers to the right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(r[i]) for r in cells) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(
-            c.rjust(w) if c[:1].isdigit() else c.ljust(w) for c, w in zip(row, widths, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *(line(r) for r in rows)])
-
-
-def _shape(row: Row) -> str:
-    return "?" if row.shape is None else "x".join(map(str, row.shape)) or "scalar"
+def _what(row: Row) -> list[str]:
+    """The cells under `WHAT`."""
+    return [short(row.label), row.op, "?" if row.shape is None else sizes(row.shape), row.algorithm]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which algorithm runs each fused group, why, and why not the others."""
+    """Which algorithm runs each fused group, why, and why not the others.
+
+    As text a line a group; `details` adds the reasons.
+    """
 
     rows: tuple[Row, ...]
     arena_nbytes: int
@@ -38,13 +31,24 @@ class Explanation:
     threads: int
 
     def __str__(self) -> str:
-        body = [
-            (r.label, r.op, _shape(r), r.algorithm, r.reason, "; ".join(f"{n}: {why}" for n, why in r.rejected))
-            for r in self.rows
-        ]
+        return "\n".join((*self._table(), self._memory()))
+
+    def details(self) -> str:
+        """Below each group why its algorithm was chosen, and why each of the others was not."""
+        head, rule, *lines = self._table()
+        text = [head, rule]
+        for line, row in zip(lines, self.rows, strict=True):
+            text += [line, f"    {row.algorithm}: {row.reason}"]
+            text += [f"    not {name}: {why}" for name, why in row.rejected]
+        return "\n".join((*text, self._memory()))
+
+    def _table(self) -> list[str]:
+        return table({**WHAT, "predicted us": ">"}, [[*_what(r), f"{r.predicted * 1e6:.1f}"] for r in self.rows])
+
+    def _memory(self) -> str:
         memory = {"arena": self.arena_nbytes, "workspace": self.workspace_nbytes, "constants": self.constant_nbytes}
-        sizes = ", ".join(f"{name} {n:,} bytes" for name, n in memory.items()) + f"; threads {self.threads}"
-        return table(("node", "op", "output", "algorithm", "why", "not chosen"), body) + "\n" + sizes
+        listed = ", ".join(f"{name} {n:,} bytes" for name, n in memory.items())
+        return f"{listed}; {self.threads} {'thread' if self.threads == 1 else 'threads'}, predicted for one"
 
     def to_json(self) -> str:
         """The same as JSON."""
@@ -80,22 +84,17 @@ class Profile:
     def __str__(self) -> str:
         total = self.seconds or 1.0
         body = [
-            (
-                t.row.label,
-                t.row.op,
-                _shape(t.row),
-                t.row.algorithm,
+            [
+                *_what(t.row),
                 f"{t.seconds * 1e6:.1f}",
                 f"{100 * t.seconds / total:.1f}",
                 f"{t.gflops:.1f}",
                 f"{t.gbytes:.1f}",
-            )
+            ]
             for t in self.rows
         ]
-        return (
-            table(("node", "op", "output", "algorithm", "us", "%", "GFLOP/s", "GB/s"), body)
-            + f"\ntotal {self.seconds * 1e6:.1f} us"
-        )
+        lines = table({**WHAT, "us": ">", "%": ">", "GFLOP/s": ">", "GB/s": ">"}, body)
+        return "\n".join((*lines, f"total {self.seconds * 1e6:.1f} us"))
 
     def to_json(self) -> str:
         """The same as JSON."""
