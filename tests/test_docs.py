@@ -11,6 +11,9 @@ import pytest
 import sigconv
 from benchmarks import render
 from sigconv import cli, config, demo
+from sigconv.ops import spec
+from sigconv.planner import matrix
+from sigconv.planner.candidates import REGISTRY
 from tests.sources import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -19,6 +22,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def test_configuration_is_generated():
     text = (ROOT / "docs/configuration.md").read_text("utf-8")
     assert config.as_markdown() in text, "run: python -m sigconv.config > docs/configuration.md"
+
+
+def test_the_operators_are_generated():
+    text = (ROOT / "docs/operators.md").read_text("utf-8")
+    assert text == matrix.as_markdown(), "run: python -m sigconv.planner.matrix > docs/operators.md"
+
+
+def test_every_candidate_is_in_the_page():
+    named = {name for domain, op in spec.REGISTRY for name in matrix.native(op, domain)}
+    assert named == {c.name for candidates in REGISTRY.values() for c in candidates}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
