@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+MODELS = ROOT.parent / "shared" / "models"
+"""The trained networks beside the checkout; the fixture ``models`` sees that they are there."""
+
 HOMES = {"sigconv": ROOT / "sigconv", "sigconv.export": ROOT / "export"}
 """Each source folder by the package it is installed as."""
 

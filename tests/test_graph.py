@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from sigconv.graph.passes import (
     toposort,
 )
 from tests.cases.onnx_models import model_of
+from tests.sources import MODELS
 
-MODELS = Path(__file__).parents[2] / "shared" / "models"
 F32 = np.dtype(np.float32)
 RNG = np.random.default_rng(3)
 
@@ -372,9 +371,7 @@ SMALL = [
     "ultraface_rfb320",
     "oww_embedding",
 ]
-needs_models = pytest.mark.skipif(
-    not MODELS.exists() and not os.environ.get("CI"), reason="the collection of real models is not beside this checkout"
-)
+needs_models = pytest.mark.usefixtures("models")
 
 
 def real_feeds(name: str) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from onnx import numpy_helper
 
 import sigconv as sc
 from tests.cases.oracle import assert_matches, expected, generator, onnxruntime_session
+from tests.sources import MODELS
 
-FOLDER = Path(__file__).parents[2] / "shared" / "models"
+pytestmark = pytest.mark.usefixtures("models")
 
 SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "basic_pitch": ((1, 43844, 1), (2, 43844, 1)),
@@ -71,17 +71,6 @@ MISSING: Mapping[str, frozenset[str]] = {
 """The networks that are refused, and the operators that sigconv lacks for them."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folder() -> Path:
-    """Where the networks are; only outside of CI may they be absent."""
-    if not FOLDER.is_dir():
-        message = f"the trained networks are not at {FOLDER}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return FOLDER
-
-
 def random_input(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     """What a network is fed."""
     mean, deviation = INPUTS.get(name, (0.0, 1.0))
@@ -102,7 +91,7 @@ def quantization_steps(path: Path) -> dict[str, float]:
 
 
 def test_every_network_is_here() -> None:
-    names = {entry["name"] for entry in json.loads((FOLDER / "manifest.json").read_text("utf-8"))}
+    names = {entry["name"] for entry in json.loads((MODELS / "manifest.json").read_text("utf-8"))}
     assert names == set(SHAPES) | set(MISSING)
     assert not set(SHAPES) & set(MISSING)
     assert len(SHAPES) >= 20
@@ -110,7 +99,7 @@ def test_every_network_is_here() -> None:
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_matches_onnxruntime(name: str) -> None:
-    path = FOLDER / f"{name}.onnx"
+    path = MODELS / f"{name}.onnx"
     # Optimised, onnxruntime takes a quantize-dequantize network for one of integers, and moves its own answer by steps.
     oracle = onnxruntime_session(path, optimized=name != "kws_m_qdq")
     model, drop_in = sc.load(path), sc.InferenceSession(path)
@@ -128,14 +117,14 @@ def test_matches_onnxruntime(name: str) -> None:
 
 
 def test_quantize_dequantize_is_a_step_from_optimized_onnxruntime() -> None:
-    path = FOLDER / "kws_m_qdq.onnx"
+    path = MODELS / "kws_m_qdq.onnx"
     oracle, model = onnxruntime_session(path), sc.load(path)
     feeds = {model.inputs[0].name: generator("small").standard_normal((1, 1960), np.float32)}
     assert_matches(model.run(feeds), expected(oracle, feeds), quantization_steps(path))
 
 
 def test_detections_before_they_are_thinned_out() -> None:
-    network = onnx.load(FOLDER / "yolox_nano_post.onnx")
+    network = onnx.load(MODELS / "yolox_nano_post.onnx")
     suppression = next(n for n in network.graph.node if n.op_type == "NonMaxSuppression")
     network.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in suppression.input[:2])
     shape = SHAPES["yolox_nano_post"][0]
@@ -151,7 +140,7 @@ def test_detections_before_they_are_thinned_out() -> None:
 @pytest.mark.parametrize("name", sorted(MISSING))
 @pytest.mark.parametrize("open_model", [sc.load, sc.InferenceSession])
 def test_refused_by_name(name: str, open_model) -> None:
-    path = FOLDER / f"{name}.onnx"
+    path = MODELS / f"{name}.onnx"
     with pytest.raises(sc.UnsupportedError) as caught:
         open_model(path)
     assert {item.split(" ")[0] for item in caught.value.missing} == MISSING[name]

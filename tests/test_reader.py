@@ -19,7 +19,6 @@ from sigconv.graph.interpret import interpret
 from sigconv.ops.spec import REGISTRY
 from tests.cases.onnx_models import V3, F, X, model_of, node, relu
 
-MODELS = Path(__file__).parents[2] / "shared" / "models"
 GOOD = model_of([relu()], X)
 
 # --- what a file may hold -----------------------------------------------------------------------------------------
@@ -199,18 +198,9 @@ def test_functions_without_end_are_refused() -> None:
 # --- real files ---------------------------------------------------------------------------------------------------
 
 
-def real_models() -> list[Path]:
-    found = sorted(MODELS.glob("*.onnx"))
-    assert found or not os.environ.get("CI"), f"CI needs the models in {MODELS}"
-    return found
-
-
-@pytest.mark.skipif(
-    not MODELS.exists() and not os.environ.get("CI"), reason="the collection of real models is not beside this checkout"
-)
-def test_real_files_are_read_or_refused_by_name() -> None:
-    refused = {}
-    for path in real_models():
+def test_real_files_are_read_or_refused_by_name(models: Path) -> None:
+    refused, paths = {}, sorted(models.glob("*.onnx"))
+    for path in paths:
         try:
             graph = read(path)
         except UnsupportedError as e:
@@ -218,7 +208,7 @@ def test_real_files_are_read_or_refused_by_name() -> None:
             continue
         assert graph.nodes
         assert all((n.domain, n.op) in REGISTRY for n in graph.nodes)
-    assert len(real_models()) - len(refused) >= 20
+    assert len(paths) - len(refused) >= 20
     assert all(missing for missing in refused.values())
 
 
