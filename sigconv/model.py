@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sigconv.errors import InputError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.compile import compile_graph
+from sigconv.runtime.locks import lock
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session, as_array, check_mapping
 
@@ -83,7 +83,7 @@ class Model:
         self.graph = graph
         self.source = source
         self._threads = threads
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._simple: Graph | None = None
         self._compiled: OrderedDict[tuple[tuple[int, ...], ...], _Compiled] = OrderedDict()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from sigconv.errors import InputError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
+from sigconv.runtime.locks import lock
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
@@ -65,7 +65,7 @@ class Session:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._arena = _aligned(program.arena_nbytes)
         self._workspace = _aligned(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
