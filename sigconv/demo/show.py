@@ -39,7 +39,7 @@ def show(threads: int | None = None) -> None:
         some = slice(row, row + ACROSS)
         print("\n".join(art(digits[some], characters)))
         pairs = zip(predictions[some], labels[some], strict=True)
-        said = [f"{p}" if p == label else f"{p} ({label})" for p, label in pairs]
+        said = [f"{p}" if p == label else f"{p}, not {label}" for p, label in pairs]
         print("  ".join(s.center(8) for s in said).rstrip(), end="\n\n")
 
     right = int((predictions == labels).sum())
