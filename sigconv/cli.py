@@ -80,6 +80,11 @@ def _top(output: np.ndarray, count: int, labels: list[str]) -> list[list[dict[st
     ]
 
 
+def _print_json(document: dict[str, Any]) -> None:
+    """One line; JSON knows no NaN and no infinity, so they are null."""
+    print(json.dumps(json.loads(json.dumps(document), parse_constant=lambda _: None)))
+
+
 def _range(array: np.ndarray) -> str:
     """The spread of an array's finite numbers, and how many are not."""
     import numpy as np
@@ -105,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         described = {
             name: {"dtype": a.dtype.name, "shape": list(a.shape), "top": tops[name]} for name, a in outputs.items()
         }
-        print(json.dumps({"model": arguments.model, "outputs": described}))
+        _print_json({"model": arguments.model, "outputs": described})
         return 0
     for name, array in outputs.items():
         print(f"{name}: {array.dtype.name} {list(array.shape)}")
@@ -190,7 +195,7 @@ def bench(arguments: argparse.Namespace) -> int:
         for r in results
     ]
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "threads": threads, "results": rows}))
+        _print_json({"model": arguments.model, "threads": threads, "results": rows})
         return 0
     columns = {"engine": "<", "version": "<", "ms": ">", "ms / ours": ">", "difference": ">", "peak MB": ">"}
     cells = [

@@ -94,7 +94,7 @@ def _layout(value: Value, wanted: str | None) -> tuple[str, int]:
 def _picture(path: str, value: Value, picture: Picture) -> np.ndarray:
     """A picture as the (1, C, H, W) or (1, H, W, C) array the input takes; resized where that has a fixed size."""
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise InputError(f"{path}: reading pictures needs Pillow: pip install 'sigconv[cli]'") from None
 
@@ -105,7 +105,7 @@ def _picture(path: str, value: Value, picture: Picture) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
-                image = file.convert(MODES[channels])
+                image = ImageOps.exif_transpose(file).convert(MODES[channels])  # cameras note which side is up
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: no picture that can be read ({error})") from None
     size = (width if isinstance(width, int) else image.width, height if isinstance(height, int) else image.height)

@@ -76,6 +76,14 @@ def test_run_as_json(digit: str, capsys):
     assert [best["class"] for (best,) in logits["top"]] == [7]
 
 
+def test_json_has_no_nan(tmp_path: Path, capsys):
+    model = model_file(tmp_path / "m.onnx", [helper.make_node("Log", ["a"], ["y"])], {"a": [1, 2]}, ["y"])
+    np.save(tmp_path / "x.npy", np.array([[1, 0]], np.float32))
+    assert call("run", model, "-i", str(tmp_path / "x.npy"), "--json") == 0
+    (top,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["outputs"]["y"]["top"]
+    assert [best["score"] for best in top] == [0, None]
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_run_takes_arrays(kind: str, tmp_path: Path, capsys):
     digits, labels = demo.held_out()
@@ -115,6 +123,17 @@ def test_pictures_take_the_inputs_layout(shape, layout, expected, tmp_path: Path
     colours = array[0, :, 0, 0] if expected[1] == 3 and layout is None else array[0, 0, 0]
     if len(colours) == 3:
         np.testing.assert_allclose(colours, [1.6, -0.4, 0.0], atol=1e-6)
+
+
+def test_pictures_stand_upright(tmp_path: Path):
+    image = pytest.importorskip("PIL.Image", reason="pictures need the extra 'cli'")
+    picture, exif = image.new("L", (3, 1)), image.Exif()
+    picture.putdata([10, 20, 30])
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
+    picture.save(tmp_path / "p.png", exif=exif)
+    value = Value("x", np.dtype(np.uint8), (1, 1, None, None))
+    (array,) = read_feeds(str(tmp_path / "p.png"), [value], Picture()).values()
+    assert array.tolist() == [[[[10], [20], [30]]]]
 
 
 def test_an_integer_input_gets_the_pixels_themselves(tmp_path: Path):
