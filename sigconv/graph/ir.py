@@ -72,6 +72,10 @@ class Graph:
         """The node that writes each value."""
         return {out: node for node in self.nodes for out in node.outputs if out}
 
+    def names(self) -> set[str]:
+        """Every name that a value has."""
+        return {*self.constants, *self.values, *self.producers(), *(v.name for v in (*self.inputs, *self.outputs))}
+
     def consumers(self) -> dict[str, list[Node]]:
         """The nodes that read each value (a node once per use)."""
         readers: dict[str, list[Node]] = {}
@@ -83,3 +87,12 @@ class Graph:
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """``name``, numbered if it is taken already; it is from now on."""
+    unique, i = name, 1
+    while unique in taken:
+        unique, i = f"{name}_{i}", i + 1
+    taken.add(unique)
+    return unique

@@ -215,6 +215,7 @@ class Builder:
         key = (id(array), str(array.dtype))
         if key not in self._constant_of:
             kept = np.ascontiguousarray(array)
+            kept.flags.writeable = False
             self._constants.append(kept)
             self._constant_of[key] = Buffer("constant", kept.nbytes, len(self._constants) - 1)
             self._alive.append(array)

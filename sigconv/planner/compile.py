@@ -31,7 +31,7 @@ def compile_graph(
     ModelError
         The shapes cannot be, or need more memory than there is: the message names the node.
     """
-    specialized = specialize(widen(graph), shapes)
+    specialized = specialize(widen(_frozen(graph)), shapes)
     check_sizes(specialized)
     static = rewrite(simplify(specialized))
     units = fuse(static)
@@ -66,6 +66,12 @@ def compile_graph(
     if needed > available():
         raise ModelError(f"the model at these shapes needs {needed:,} bytes for values, there are {available():,}")
     return program
+
+
+def _frozen(graph: Graph) -> Graph:
+    """The graph with constants that no caller can change: a Program may read them where they lie."""
+    constants = {name: c.copy() if c.flags.writeable else c for name, c in graph.constants.items()}
+    return graph.replace(constants=constants)
 
 
 def _uses(units: Sequence[Unit], graph: Graph) -> Counter[str]:

@@ -77,7 +77,10 @@ def _with_epilogue(
     activated = False
     shape, dtype = static_shape(graph, node.outputs[0]), value_dtype(graph, node.outputs[0])
     channel = len(shape or ()) - 1 if node.op in ("Gemm", "MatMul") else 1
-    fusable = dtype in (np.float32, np.float64) and not (node.op == "MatMul" and node.inputs[1] not in graph.constants)
+    matrix = graph.constants.get(node.inputs[1])
+    fusable = dtype in (np.float32, np.float64) and (
+        node.op != "MatMul" or (matrix is not None and matrix.ndim > 1)  # a product by a vector has no channel axis
+    )
     while fusable and (reader := sole_reader(unit.output)) is not None and not activated:
         act = activation_of(graph, reader)
         if act is not None and reader.inputs[0] == unit.output:

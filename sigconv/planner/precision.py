@@ -7,11 +7,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sigconv.graph.ir import Graph, Node, Value
+from sigconv.graph.ir import Graph, Node, Value, fresh
 
 _HALVES = {np.dtype(np.float16): 10, np.dtype(ml_dtypes.bfloat16): 16}
 """Formats that are widened, with their ONNX element type."""
 _FLOAT = 1
+_DTYPE_ATTRIBUTES = ("dtype", "output_dtype", "output_datatype")
+"""Where operators other than Cast name the element type of their result."""
 
 
 def _is_half(dtype: np.dtype[Any] | None) -> bool:
@@ -23,32 +25,48 @@ def widen(graph: Graph) -> Graph:
 
     A ``Cast`` to half precision inside the graph still rounds.
     """
-    halves = any(_is_half(v.dtype) for v in (*graph.inputs, *graph.outputs)) or any(
-        _is_half(c.dtype) for c in graph.constants.values()
-    )
-    casts = any(n.op == "Cast" and n.attrs.get("to") in _HALVES.values() for n in graph.nodes)
-    if not halves and not casts:
-        return graph
-    renamed: dict[str, str] = {}
-    nodes: list[Node] = []
+    nodes = tuple(map(_widened, graph.nodes))
+    dtypes = [v.dtype for v in (*graph.inputs, *graph.outputs)] + [c.dtype for c in graph.constants.values()]
+    casts = any(n.op == "Cast" and n.attrs.get("to") in _HALVES.values() for n in nodes)
+    if not any(map(_is_half, dtypes)) and not casts:
+        return graph.replace(nodes=nodes)
+    taken = graph.names()
+    constants = dict(graph.constants)
+    wide: dict[str, str] = {}  # what nodes read and write in place of a half-precision value that keeps its name
+    before: list[Node] = []
     for v in graph.inputs:
         if _is_half(v.dtype):
-            renamed[v.name] = f"{v.name}.float32"
-            nodes.append(Node("Cast", (v.name,), (renamed[v.name],), {"to": _FLOAT}))
-    constants = {k: c.astype(np.float32) if _is_half(c.dtype) else c for k, c in graph.constants.items()}
-    out_types = {v.name: _HALVES[v.dtype] for v in graph.outputs if v.dtype in _HALVES}
-    narrow = {name: f"{name}.float32" for name in out_types}
-    for node in graph.nodes:
-        inputs = tuple(narrow.get(renamed.get(i, i), renamed.get(i, i)) for i in node.inputs)
-        outputs = tuple(narrow.get(o, o) for o in node.outputs)
+            wide[v.name] = fresh(f"{v.name}.float32", taken)
+            before.append(Node("Cast", (v.name,), (wide[v.name],), {"to": _FLOAT}))
+    for name, array in graph.constants.items():
+        if _is_half(array.dtype):
+            wide[name] = fresh(f"{name}.float32", taken)
+            constants[wide[name]] = array.astype(np.float32)
+            constants[wide[name]].flags.writeable = False
+    after: list[Node] = []
+    for v in graph.outputs:
+        if v.dtype is not None and _is_half(v.dtype) and v.name not in wide:
+            wide[v.name] = fresh(f"{v.name}.float32", taken)
+            after.append(Node("Cast", (wide[v.name],), (v.name,), {"to": _HALVES[v.dtype]}))
+    within: list[Node] = []
+    for node in nodes:
+        inputs, outputs = (tuple(wide.get(name, name) for name in names) for names in (node.inputs, node.outputs))
         if node.op == "Cast" and node.attrs.get("to") in _HALVES.values():
-            rounded = f"{node.outputs[0]}.rounded"
-            nodes.append(node.replace(inputs=inputs, outputs=(rounded,)))
-            nodes.append(Node("Cast", (rounded,), outputs, {"to": _FLOAT}))
+            rounded = fresh(f"{node.outputs[0]}.rounded", taken)
+            within.append(node.replace(inputs=inputs, outputs=(rounded,)))
+            within.append(Node("Cast", (rounded,), outputs, {"to": _FLOAT}))
         else:
-            nodes.append(node.replace(inputs=inputs, outputs=outputs))
-    for name, to in out_types.items():
-        source = renamed.get(name, narrow[name])
-        nodes.append(Node("Cast", (source,), (name,), {"to": to}))
+            within.append(node.replace(inputs=inputs, outputs=outputs))
     values = {k: Value(k, np.dtype(np.float32), v.shape) if _is_half(v.dtype) else v for k, v in graph.values.items()}
-    return graph.replace(nodes=tuple(nodes), constants=constants, values=values)
+    return graph.replace(nodes=(*before, *within, *after), constants=constants, values=values)
+
+
+def _widened(node: Node) -> Node:
+    """The node without half precision among its attributes; a Cast keeps its target."""
+    attrs: dict[str, Any] = {}
+    for name, value in node.attrs.items():
+        if name in _DTYPE_ATTRIBUTES and value in _HALVES.values():
+            attrs[name] = _FLOAT
+        elif isinstance(value, np.ndarray) and _is_half(value.dtype):
+            attrs[name] = value.astype(np.float32)
+    return node.replace(attrs={**node.attrs, **attrs}) if attrs else node

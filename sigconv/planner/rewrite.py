@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sigconv.graph.ir import Graph, Node, Value
+from sigconv.graph.ir import Graph, Node, Value, fresh
 from sigconv.planner.elementwise import static_shape
 from sigconv.planner.fuse import per_channel
 
@@ -21,19 +21,22 @@ def _spell_out(graph: Graph) -> Graph:
     nodes: list[Node] = []
     constants = dict(graph.constants)
     values = dict(graph.values)
+    taken = graph.names()
     for node in graph.nodes:
         simpler = None
         if node.op == "BatchNormalization" and not node.domain:
-            simpler = _mul_add(node, constants, values)
+            simpler = _mul_add(node, constants, values, taken)
         elif node.op == "Clip" and not node.domain:
-            simpler = _max_min(node, constants, values)
+            simpler = _max_min(node, constants, values, taken)
         elif node.op == "Pow" and not node.domain:
             simpler = _square(node, constants, values)
         nodes += simpler or [node]
     return graph.replace(nodes=tuple(nodes), constants=constants, values=values)
 
 
-def _mul_add(node: Node, constants: dict[str, np.ndarray], values: dict[str, Value]) -> list[Node] | None:
+def _mul_add(
+    node: Node, constants: dict[str, np.ndarray], values: dict[str, Value], taken: set[str]
+) -> list[Node] | None:
     """A normalisation with known statistics as x * scale + shift."""
     x = values.get(node.inputs[0])
     if len([o for o in node.outputs if o]) != 1 or node.attrs.get("training_mode", 0):
@@ -44,16 +47,19 @@ def _mul_add(node: Node, constants: dict[str, np.ndarray], values: dict[str, Val
     scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
     out, dtype = node.outputs[0], x.dtype
     shape = (-1, *[1] * (len(x.shape) - 2))
-    constants[f"{out}.scale"] = scale.reshape(shape).astype(dtype)
-    constants[f"{out}.shift"] = (beta - mean * scale).reshape(shape).astype(dtype)
-    values[f"{out}.scaled"] = Value(f"{out}.scaled", dtype, x.shape)
+    factor, shift, scaled = (fresh(f"{out}.{what}", taken) for what in ("scale", "shift", "scaled"))
+    constants[factor] = scale.reshape(shape).astype(dtype)
+    constants[shift] = (beta - mean * scale).reshape(shape).astype(dtype)
+    values[scaled] = Value(scaled, dtype, x.shape)
     return [
-        Node("Mul", (node.inputs[0], f"{out}.scale"), (f"{out}.scaled",), name=node.name),
-        Node("Add", (f"{out}.scaled", f"{out}.shift"), (out,), name=node.name),
+        Node("Mul", (node.inputs[0], factor), (scaled,), name=node.name),
+        Node("Add", (scaled, shift), (out,), name=node.name),
     ]
 
 
-def _max_min(node: Node, constants: dict[str, np.ndarray], values: dict[str, Value]) -> list[Node] | None:
+def _max_min(
+    node: Node, constants: dict[str, np.ndarray], values: dict[str, Value], taken: set[str]
+) -> list[Node] | None:
     """A Clip whose bounds are computed in the run as min(max(x, lo), hi)."""
     x, lo, hi = (*node.inputs, "", "")[:3]
     if all(bound in constants for bound in (lo, hi) if bound):
@@ -62,7 +68,7 @@ def _max_min(node: Node, constants: dict[str, np.ndarray], values: dict[str, Val
     nodes: list[Node] = []
     for op, bound in bounds:
         last = len(nodes) == len(bounds) - 1
-        out = node.outputs[0] if last else f"{node.outputs[0]}.raised"
+        out = node.outputs[0] if last else fresh(f"{node.outputs[0]}.raised", taken)
         if not last:
             own = values[node.outputs[0]]
             values[out] = Value(out, own.dtype, own.shape)
@@ -133,6 +139,7 @@ def _fold_factors(graph: Graph) -> Graph:
     producers, readers = graph.producers(), graph.consumers()
     outputs = {v.name for v in graph.outputs}
     constants = dict(graph.constants)
+    taken = graph.names()
     changed: dict[int, Node | None] = {}
     for node in graph.nodes:
         if node.op != "Mul" or node.domain:
@@ -144,7 +151,7 @@ def _fold_factors(graph: Graph) -> Graph:
             if len(readers[product]) == 1 and product not in outputs:
                 scaled = _scaled(conv, factor, static_shape(graph, product), constants)
                 if scaled is not None:
-                    names = [f"{node.outputs[0]}.{what}" for what in ("weight", "bias")[: len(scaled)]]
+                    names = [fresh(f"{node.outputs[0]}.{what}", taken) for what in ("weight", "bias")[: len(scaled)]]
                     constants.update(zip(names, scaled, strict=True))
                     changed[id(conv)] = conv.replace(inputs=(conv.inputs[0], *names), outputs=node.outputs)
                     changed[id(node)] = None

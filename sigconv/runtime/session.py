@@ -230,7 +230,7 @@ class Session:
             if place is None:
                 continue
             if place.ref is None:
-                loose[place.name] = result
+                loose[place.name] = result if result.flags.owndata else result.copy()  # a view's memory is reused
             else:
                 target = array(place)
                 assert target is not None

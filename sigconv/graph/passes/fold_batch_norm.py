@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sigconv.graph.ir import Graph, Node
+from sigconv.graph.ir import Graph, Node, fresh
 
 
 def run(graph: Graph) -> Graph:
@@ -19,7 +19,7 @@ def run(graph: Graph) -> Graph:
     producers, consumers = graph.producers(), graph.consumers()
     outputs = {v.name for v in graph.outputs}
     constants = dict(graph.constants)
-    taken = {*constants, *producers, *(v.name for v in graph.inputs)}
+    taken = graph.names()
     replaced: dict[int, Node | None] = {}
     for norm in graph.nodes:
         if (
@@ -40,7 +40,7 @@ def run(graph: Graph) -> Graph:
         weight, bias = folded
         names = []
         for what, array in (("weight", weight), ("bias", bias)):
-            names.append(_fresh(f"{linear.name or linear.outputs[0]}_{what}_folded", taken))
+            names.append(fresh(f"{linear.name or linear.outputs[0]}_{what}_folded", taken))
             array.flags.writeable = False
             constants[names[-1]] = array
         replaced[id(linear)] = linear.replace(inputs=(linear.inputs[0], *names), outputs=norm.outputs)
@@ -99,11 +99,3 @@ def _fold(linear: Node, norm: Node, constants: dict[str, np.ndarray]) -> tuple[n
         new_bias = (((bias[0] if bias else 0.0) - mean) * factor + shift).astype(weight.dtype)
     # What is not finite, or overflows the weights' dtype, would be so at other places than unfolded.
     return (new_weight, new_bias) if np.isfinite(new_weight).all() and np.isfinite(new_bias).all() else None
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    unique, i = name, 1
-    while unique in taken:
-        unique, i = f"{name}_{i}", i + 1
-    taken.add(unique)
-    return unique

@@ -174,6 +174,8 @@ def float_type(unit: Unit, b: Builder) -> str | None:
 def known(unit: Unit, b: Builder) -> str | None:
     """Why sizes rule out every native kernel."""
     names = [n for n in (*unit.inputs, *unit.outputs) if n]
+    if not unit.output:
+        return "only further outputs are asked for"
     if not all(b.is_static(n) for n in names):
         return "sizes depend on data"
     return "an empty tensor" if any(0 in b.shape(n) for n in names if not b.is_constant(n)) else None
