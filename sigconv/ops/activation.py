@@ -136,7 +136,9 @@ def Celu(X: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
 
 
 @_activation("Selu", 22)
-def Selu(X: np.ndarray, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> np.ndarray:
+def Selu(
+    X: np.ndarray, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> np.ndarray:
     return gamma * np.where(X <= 0, alpha * np.expm1(X), X)
 
 

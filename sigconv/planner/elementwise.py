@@ -11,6 +11,7 @@ import numpy as np
 
 from sigconv.graph.ir import Graph, Node
 from sigconv.kernels.cpu.elementwise import MAX_OPERANDS, MAX_REGISTERS, OPCODES, Instruction
+from sigconv.ops import lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def activation_of(graph: Graph, node: Node) -> Activation | None:
     if node.op == "Relu":
         return Activation(lo=0.0)
     if node.op == "LeakyRelu":
-        return Activation(alpha=float(node.attrs.get("alpha", 0.01)))
+        return Activation(alpha=_attrs("alpha")(graph, node)[0])
     if node.op == "Clip":
         bounds = [*node.inputs[1:], "", ""][:2]
         lo, hi = scalar(graph, bounds[0], -math.inf), scalar(graph, bounds[1], math.inf)
@@ -54,8 +55,15 @@ class _Rule:
     variadic: bool = False
 
 
-def _attrs(**defaults: float) -> Callable[[Graph, Node], tuple[float, ...]]:
-    return lambda graph, node: tuple(float(node.attrs.get(k, v)) for k, v in defaults.items())
+def _attrs(*names: str) -> Callable[[Graph, Node], tuple[float, ...]]:
+    """The node's attributes as numbers, by the operator's own defaults."""
+
+    def read(graph: Graph, node: Node) -> tuple[float, ...]:
+        spec = lookup(node.op)
+        assert spec is not None
+        return tuple(float({**spec.defaults, **node.attrs}[name]) for name in names)
+
+    return read
 
 
 def _clip(graph: Graph, node: Node) -> tuple[float, ...] | None:
@@ -77,12 +85,12 @@ ELEMENTWISE: Mapping[str, _Rule] = {
         )
     },
     "Clip": _Rule("clip", 1, _clip),
-    "LeakyRelu": _Rule("leaky_relu", 1, _attrs(alpha=0.01)),
-    "HardSigmoid": _Rule("hard_sigmoid", 1, _attrs(alpha=0.2, beta=0.5)),
-    "Elu": _Rule("elu", 1, _attrs(alpha=1.0)),
-    "Celu": _Rule("celu", 1, _attrs(alpha=1.0)),
-    "Selu": _Rule("selu", 1, _attrs(alpha=1.67326319217681884765625, gamma=1.05070102214813232421875)),
-    "ThresholdedRelu": _Rule("thresholded_relu", 1, _attrs(alpha=1.0)),
+    "LeakyRelu": _Rule("leaky_relu", 1, _attrs("alpha")),
+    "HardSigmoid": _Rule("hard_sigmoid", 1, _attrs("alpha", "beta")),
+    "Elu": _Rule("elu", 1, _attrs("alpha")),
+    "Celu": _Rule("celu", 1, _attrs("alpha")),
+    "Selu": _Rule("selu", 1, _attrs("alpha", "gamma")),
+    "ThresholdedRelu": _Rule("thresholded_relu", 1, _attrs("alpha")),
     "Gelu": _Rule("gelu", 1),
 }  # fmt: skip
 

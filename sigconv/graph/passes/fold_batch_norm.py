@@ -30,7 +30,7 @@ def run(graph: Graph) -> Graph:
         ):
             continue
         linear = producers.get(norm.inputs[0])
-        if linear is None or id(linear) in replaced or linear.domain:
+        if linear is None or id(linear) in replaced or linear.domain or linear.op not in _VIEW:
             continue
         if len(consumers[linear.outputs[0]]) != 1 or linear.outputs[0] in outputs:
             continue
@@ -77,7 +77,7 @@ _VIEW: dict[str, Callable[[Node, Shape, int], tuple[Shape, Shape]]] = {
 
 def _fold(linear: Node, norm: Node, constants: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
     """The new weight and bias, or None where they cannot be made."""
-    if linear.op not in _VIEW or linear.attrs.get("beta", 1.0) != 1.0:
+    if linear.attrs.get("beta", 1.0) != 1.0:
         return None
     has_bias = len(linear.inputs) > 2 and bool(linear.inputs[2])
     names = (
