@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph
 from sigconv.planner import build
+from sigconv.planner.candidates import REGISTRY
 from sigconv.planner.compile import compile_graph
 from sigconv.planner.lower.cpu import direct, reduce
 from sigconv.runtime import session as runtime
@@ -81,14 +82,14 @@ def finest_shares() -> Iterator[None]:
         yield
 
 
-def compiled(graph: Graph, feeds: Feeds, threads: int) -> Program:
+def compiled(graph: Graph, feeds: Feeds, threads: int, only: Collection[str] = ()) -> Program:
     with finest_shares():
-        return compile_graph(graph, {k: a.shape for k, a in feeds.items()}, threads)
+        return compile_graph(graph, {k: a.shape for k, a in feeds.items()}, threads, only=only)
 
 
-def run_alone(graph: Graph, feeds: Feeds) -> Feeds:
+def run_alone(graph: Graph, feeds: Feeds, only: Collection[str]) -> Feeds:
     """The outputs of a third run on one thread; memory held NaN, NaN, and huge numbers before each of them."""
-    session = Session(compiled(graph, feeds, 1))
+    session = Session(compiled(graph, feeds, 1, only))
     results: list[Feeds] = []
     for byte in (POISON, POISON, 0x7E):
         session._arena.fill(byte)
@@ -98,13 +99,13 @@ def run_alone(graph: Graph, feeds: Feeds) -> Feeds:
     return results[-1]
 
 
-def run_shared(graph: Graph, feeds: Feeds, threads: int, rng: np.random.Generator) -> Feeds:
+def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], rng: np.random.Generator) -> Feeds:
     """The outputs with ``threads`` shares a step in random order, every buffer and array between guards."""
     with pytest.MonkeyPatch.context() as patch:
         buffers: list[build.Buffer] = []
         patch.setattr(build, "assign", lambda live: buffers.extend(live) or apart(buffers))
         patch.setattr(runtime, "_aligned", guarded)
-        program = compiled(graph, feeds, threads)
+        program = compiled(graph, feeds, threads, only)
         session = Session(program)
     arrays = []
     for array in session._arrays(feeds):
@@ -156,16 +157,19 @@ def assert_close(name: str, got: np.ndarray, want: np.ndarray, exact: np.ndarray
     assert off <= NOISE[want.dtype.name] * scale + 20 * own, f"{name}: off by {off:.3g}, scale {scale:.3g}"
 
 
-def check(seed: int) -> None:
-    graph, feeds = random_graphs.make(seed)
+def check(seed: int, nodes: int = 12) -> None:
+    """Run one random network in every way."""
+    graph, feeds = random_graphs.make(seed, nodes)
     rng = np.random.default_rng(seed)
-    got = run_alone(graph, feeds)
+    names = sorted({c.name for candidates in REGISTRY.values() for c in candidates})
+    only = rng.choice(names, 3, replace=False).tolist() if rng.random() < 0.5 else ()
+    got = run_alone(graph, feeds, only)
     want, exact = interpret(graph, feeds), interpret(graph, feeds, float64=True)
     for name in want:
         assert_close(name, got[name], want[name], exact[name].astype(np.float64))
     for threads in (2, 3):
-        assert_same(run_shared(graph, feeds, threads, rng), got, f"{threads} shares a step")
-    together = Session(compiled(graph, feeds, 3)).run(feeds)
+        assert_same(run_shared(graph, feeds, threads, only, rng), got, f"{threads} shares a step")
+    together = Session(compiled(graph, feeds, 3, only)).run(feeds)
     assert_same(together, got, "a team of threads")
 
 
