@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sigconv.graph.infer import infer
 from sigconv.graph.ir import Graph, Node, Value, fresh
 
 _HALVES = {np.dtype(np.float16): 10, np.dtype(ml_dtypes.bfloat16): 16}
@@ -44,10 +45,12 @@ def widen(graph: Graph) -> Graph:
             constants[wide[name]] = array.astype(np.float32)
             constants[wide[name]].flags.writeable = False
     after: list[Node] = []
+    facts = infer(graph) if any(v.dtype is None for v in graph.outputs) else {}
     for v in graph.outputs:
-        if v.dtype is not None and _is_half(v.dtype) and v.name not in wide:
+        dtype = v.dtype or facts[v.name].dtype
+        if dtype in _HALVES and v.name not in wide:
             wide[v.name] = fresh(f"{v.name}.float32", taken)
-            after.append(Node("Cast", (wide[v.name],), (v.name,), {"to": _HALVES[v.dtype]}))
+            after.append(Node("Cast", (wide[v.name],), (v.name,), {"to": _HALVES[dtype]}))
     within: list[Node] = []
     for node in nodes:
         inputs, outputs = (tuple(wide.get(name, name) for name in names) for names in (node.inputs, node.outputs))
