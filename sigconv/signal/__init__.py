@@ -1,0 +1,1 @@
+"""Convolution, cross-correlation and their relatives on arrays, with SciPy's conventions."""
