@@ -19,6 +19,7 @@ _HOME = {
     "ModelError": "sigconv.errors",
     "UnsupportedError": "sigconv.errors",
     "InputError": "sigconv.errors",
+    "nn": "sigconv.nn",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -27,7 +28,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'sigconv' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    module = importlib.import_module(home)
+    return module if home == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -66,7 +66,8 @@ def margin_of(axis: WindowAxis) -> tuple[int, int]:
 def emit(
     b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | Address | None, y: Address,
     residual: Address | None, batch: int, block: int, axes: tuple[WindowAxis, WindowAxis, WindowAxis],
-    xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool, masked: bool = False, source: Source | None = None,
+    xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool, masked: bool = False,
+    source: Source | None = None,
 ) -> None:  # fmt: skip
     """One call of the direct kernel.
 
