@@ -3,8 +3,8 @@
 Every function returns a new float64 array. Kernels are written as the pictures in books show them, for *correlation*:
 under :func:`sigconv.cv.filter2D`, :func:`sigconv.ndimage.correlate` and `sigconv.nn.conv2d` a derivative kernel answers
 with a positive value where the array grows along its axis. Under `convolve`, which flips the kernel, derivatives of odd
-order change their sign; kernels that equal their own point reflection (identity, smoothing, sharpening, Laplacians) give
-the same result under both. Each docstring states the sum of the kernel: 1 keeps the mean of an image, 0 answers
+order change their sign; kernels that equal their own point reflection (identity, smoothing, sharpening, Laplacians)
+give the same result under both. Each docstring states the sum of the kernel: 1 keeps the mean of an image, 0 answers
 to flat regions with zero.
 
 Examples
@@ -289,8 +289,8 @@ def emboss() -> Kernel:
 def motion_blur(length: int, angle: float = 0.0) -> Kernel:
     """The mean over `length` points one element apart on a line, at `angle` degrees counter-clockwise. Sum 1.
 
-    Points between elements are shared by their neighbours bilinearly, so an even length at angle 0 gives half weights at
-    both ends.
+    Points between elements are shared by their neighbours bilinearly, so an even length at angle 0 gives half weights
+    at both ends.
 
     >>> motion_blur(2)
     array([[0.25, 0.5 , 0.25]])

@@ -1,7 +1,7 @@
 """`convolve`, `correlate` and `polymul` with NumPy's rules; `sigconv.convolve` and `sigconv.correlate` follow SciPy's.
 
-NumPy's functions take 1-D sequences, swap them when the second is the longer, and give max(M, N) elements for 'same' and
-max(M, N) - min(M, N) + 1 for 'valid'. Types follow `np.result_type`: integers wrap as NumPy's do, float32 stays float32.
+NumPy's functions take 1-D sequences, swap them when the second is the longer, and give max(M, N) elements for 'same',
+max(M, N) - min(M, N) + 1 for 'valid'. Types follow `np.result_type`: integers wrap as in NumPy, float32 stays float32.
 
 Examples
 --------
