@@ -235,7 +235,12 @@ def _write_conv_transpose(
     extra = integers(where, "output_padding", output_padding, rank, 0)
     if output_size is not None:
         extra = _extra(where, rank, output_size, extra, (sizes, kernel, strides, dilations, pairs))
-    attrs = {"strides": strides, "dilations": dilations, "pads": onnx_pads(pairs), "output_padding": extra}
+    attrs: dict[str, Any] = {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": onnx_pads(pairs),
+        "output_padding": extra,
+    }
     with explained(where, input=x.shape, weight=w.shape):
         TransposedWindow.of(sizes, kernel, **attrs)
     y = net.node("ConvTranspose", x, w, b, group=groups, **attrs)
