@@ -114,9 +114,7 @@ def gaussian1d(sigma: float, *, order: int = 0, truncate: float = 4.0, radius: i
         raise InputError(f"sigma is {sigma}, a Gaussian has sigma > 0")
     if order < 0:
         raise InputError(f"order is {order}: the order of a derivative is 0 or more")
-    reach = int(truncate * sigma + 0.5) if radius is None else operator.index(radius)
-    if reach < 0:
-        raise InputError(f"radius is {reach}, it must be 0 or more")
+    reach = int(truncate * sigma + 0.5) if radius is None else _radius(radius)
     x = np.arange(-reach, reach + 1)
     g = np.exp(-0.5 / (sigma * sigma) * x**2)
     g = g / g.sum()
@@ -328,7 +326,7 @@ def gabor(
     """
     if not (sigma > 0 and wavelength > 0 and aspect > 0):
         raise InputError(f"sigma, wavelength, aspect are {sigma}, {wavelength}, {aspect}: all three must be > 0")
-    reach = int(truncate * sigma / min(aspect, 1.0) + 0.5) if radius is None else operator.index(radius)
+    reach = int(truncate * sigma / min(aspect, 1.0) + 0.5) if radius is None else _radius(radius)
     y, x = _grid(reach, 2)
     u = x * math.cos(theta) + y * math.sin(theta)
     v = y * math.cos(theta) - x * math.sin(theta)
@@ -348,6 +346,12 @@ def _gradient(axis: int, difference: Kernel, smooth: Kernel, ndim: int, normaliz
         ramp = np.arange(difference.size)
         difference, smooth = difference / (difference @ ramp), smooth / smooth.sum()
     return outer(*(difference if a == axis % ndim else smooth for a in range(ndim)))
+
+
+def _radius(radius: int) -> int:
+    if not isinstance(radius, int | np.integer) or radius < 0:
+        raise InputError(f"radius is {radius!r}: it must be a nonnegative integer")
+    return int(radius)
 
 
 def _grid(radius: int, ndim: int) -> list[np.ndarray]:
