@@ -39,7 +39,16 @@ LINE_BLOCK = 4096  # columns of a block where no rows are shared
 @inline
 def period_of(lanes, taps, dilation, natural):
     """How many taps apart inputs lie a register apart; all taps where the order is the natural one."""
-    return taps if natural or lanes % dilation else lanes // dilation
+    return max(1, taps) if natural or lanes % dilation else lanes // dilation
+
+
+@inline
+def _fitting(sizes, lanes, left):
+    """The first of the tile ``sizes`` (in registers, the last is 1) that ``left`` outputs fill."""
+    for size in sizes:
+        if size * lanes <= left:
+            return size
+    return 1
 
 
 def make(numbers: Numbers) -> Kernel:
@@ -47,56 +56,10 @@ def make(numbers: Numbers) -> Kernel:
     line, step_tile = _make_line(numbers), _make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
     shears = parts == 1
-    shear_tile = _make_shear(numbers) if shears else None
+    shear_tile = _make_shear(numbers)
     item, y_item, w_item = (np.dtype(t).itemsize for t in (numbers.source, target, sum_type))
     line_vectors, depth = numbers.line_vectors, numbers.depth
-    widest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
-
-    @inline
-    def line_columns(rows, w, y, J, K, period, step, dilation, first, last):
-        """Outputs first … last - 1 (in elements) of one row."""
-        c = first
-        for size in line_vectors:
-            if size > 1:
-                while last - c >= size * lanes:
-                    line(
-                        size, rows, c, K, w, 1, J, period, dilation, 0, as_pointer(y + y_item * c, target), lanes
-                    )  # fmt: skip
-                    c += size * lanes
-        while c < last:
-            line(1, rows, c, K, w, 1, J, period, dilation, 0, as_pointer(y + y_item * c, target), min(lanes, last - c))
-            c += lanes
-
-    @inline
-    def step_columns(rows, w, y, J, K, step, dilation, first, last):
-        c = first
-        for size in STEP_VECTORS:
-            while last - c >= size * parts:
-                step_tile(
-                    size, rows, c * step, K, w, 1, J, K, dilation, step * parts, as_pointer(y + y_item * c, target), 0
-                )  # fmt: skip
-                c += size * parts
-
-    if shears:
-
-        @inline
-        def shear_columns(height, rows, w, y, y_row, J, K, dilation, first, last):
-            c = first
-            for size in SHEAR_VECTORS:
-                while last - c >= size * lanes:
-                    shear_tile(
-                        height, size, rows, c, K, w, J, dilation, as_pointer(y + y_item * c, target), y_row, lanes
-                    )  # fmt: skip
-                    c += size * lanes
-            if c < last:
-                shear_tile(
-                    height, 1, rows, c, K, w, J, dilation, as_pointer(y + y_item * c, target), y_row, last - c
-                )  # fmt: skip
-    else:
-
-        @inline
-        def shear_columns(height, rows, w, y, y_row, J, K, dilation, first, last):
-            return
+    longest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
 
     def rows_kernel(args, thread, threads):
         a = carray(args, 1)[0]
@@ -105,8 +68,8 @@ def make(numbers: Numbers) -> Kernel:
         w = as_pointer(a.w, sum_type)
         shear = shears and a.shear != 0 and step == 1
         height = min(SHEAR_ROWS, J, n_rows) if shear else 1
-        period = period_of(lanes, K, dilation, shear or depth == 1 or K == 0)
-        block = max(widest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
+        period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
+        block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
         groups = 1
         if blocks and blocks < 4 * threads:
@@ -118,23 +81,46 @@ def make(numbers: Numbers) -> Kernel:
             last = n if b == blocks - 1 else n * (b + 1) // blocks // lanes * lanes
             r, end = n_rows * g // groups, n_rows * (g + 1) // groups
             while r < end:
-                tall = height if end - r >= height else 1
+                tall = min(height, end - r)
                 rows = as_pointer(a.rows + 8 * J * r, np.int64)
-                y = a.y + y_item * y_row * r
-                if tall > 1:
-                    shear_columns(tall, rows, w, y, y_row, J, K, dilation, first, last)
-                elif step == 1:
-                    line_columns(rows, w, y, J, K, period, step, dilation, first, last)
-                else:
-                    step_columns(rows, w, y, J, K, step, dilation, first, last)
+                c = first
+                while c < last:
+                    y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
+                    if tall > 1:
+                        size = _fitting(SHEAR_VECTORS, lanes, left)
+                        shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
+                        c += size * lanes
+                    elif step == 1:
+                        size = _fitting(line_vectors, lanes, left)
+                        line(size, rows, c, K, w, 1, J, period, dilation, 0, y, min(lanes, left))
+                        c += size * lanes
+                    else:
+                        size = _fitting(STEP_VECTORS, parts, left)
+                        step_tile(size, rows, c * step, K, w, 1, J, period, dilation, step * parts, y, 0)
+                        c += size * parts
                 r += tall
 
     rows_kernel.__name__ = rows_kernel.__qualname__ = f"rows_{numbers.name}"
     return kernel(ARGS)(rows_kernel)
 
 
-FLOAT32 = Numbers("f32", np.float32, np.float32, np.float32)
-FLOAT64 = Numbers("f64", np.float64, np.float64, np.float64)
+NUMBERS = {
+    numbers.name: numbers
+    for numbers in (
+        Numbers("f32", np.float32, np.float32, np.float32),
+        Numbers("f64", np.float64, np.float64, np.float64),
+        Numbers("c64", np.float32, np.float32, np.float32, parts=2),
+        Numbers("c128", np.float64, np.float64, np.float64, parts=2),
+        *(Numbers(f"{t}{bits}", getattr(np, f"{kind}{bits}"), np.int32, np.int32)
+          for t, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16)),
+        Numbers("i32", np.int32, np.int32, np.int32),
+        Numbers("i64", np.int64, np.int64, np.int64),
+        Numbers("u8_f32", np.uint8, np.float32, np.uint8),
+    )
+}  # fmt: skip
+"""Variants by name. Integers wrap, so the signed ones serve unsigned arrays of the same size too; narrow integers are
+summed in int32 with taps of int32. ``u8_f32`` has float taps, rounds to the nearest integer and saturates. A complex
+array with real taps is one of floats with n and the dilation doubled."""
 
-rows_f32 = make(FLOAT32)
-rows_f64 = make(FLOAT64)
+KERNELS = {name: make(numbers) for name, numbers in NUMBERS.items()}
+"""The kernel of each variant."""

@@ -28,6 +28,7 @@ I8 = ir.IntType(8)
 DEPTH = 4  # periods of a chunk: how many taps may share a loaded vector
 
 LINE_VECTORS = {64: (16, 8, 4, 2, 1), 32: (8, 4, 2, 1), 16: (8, 4, 2, 1)}[VECTOR_BYTES]
+SHARING_VECTORS = LINE_VECTORS[0]  # smaller tiles are few: they load a vector for every tap, which is less code
 SHEAR_VECTORS = {64: (8, 4, 2, 1), 32: (4, 2, 1), 16: (4, 2, 1)}[VECTOR_BYTES]
 STEP_VECTORS = (8, 1)
 SHEAR_ROWS = 3
@@ -162,22 +163,28 @@ def smaller(builder, a, b):
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
-def chunks(builder, depth: int, taps, period, body) -> None:
+def switch(builder, key, cases: dict[int, Any]) -> None:
+    done = builder.append_basic_block("tile.done")
+    switch = builder.switch(key, done)
+    for value, emit in cases.items():
+        case = builder.append_basic_block(f"tile.{value}")
+        switch.add_case(const(value), case)
+        builder.position_at_end(case)
+        emit()
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def chunks(builder, depth: int, shares: bool, taps, period, body) -> None:
     """Call ``body(q, first)`` to emit what adds the taps first, first + period … (``q`` of them), in the fixed order.
 
-    ``body`` is emitted once for each ``q`` up to ``depth``. With ``period == taps`` the order is the natural one.
+    ``body`` is emitted once for each ``q`` up to ``depth``, or, unless it ``shares``, for 1 alone. With
+    ``period >= taps`` the order is the natural one.
     """
-    base = cgutils.alloca_once(builder, I64)
-    builder.store(const(0), base)
     chunk = builder.mul(period, const(depth))
-    count = builder.select(
-        builder.icmp_signed(">", taps, const(0)),
-        builder.sdiv(builder.add(taps, builder.sub(chunk, const(1))), builder.select(
-            builder.icmp_signed(">", chunk, const(0)), chunk, const(1))),
-        const(0),
-    )  # fmt: skip
-    with cgutils.for_range(builder, count):
-        begin = builder.load(base)
+    count = builder.sdiv(builder.add(taps, builder.sub(chunk, const(1))), chunk)
+    with cgutils.for_range(builder, count) as outer:
+        begin = builder.mul(outer.index, chunk)
         left = smaller(builder, builder.sub(taps, begin), chunk)
         most = builder.sdiv(builder.add(left, builder.sub(period, const(1))), period)
         full = builder.sub(left, builder.mul(builder.sub(most, const(1)), period))  # phases with one tap more
@@ -185,17 +192,22 @@ def chunks(builder, depth: int, taps, period, body) -> None:
             second = builder.icmp_signed("==", half.index, const(1))
             q = builder.sub(most, half.index)
             start, stop = builder.select(second, full, const(0)), builder.select(second, period, full)
-            done = builder.append_basic_block("phases.done")
-            switch = builder.switch(q, done)
-            for shared in range(1, depth + 1):
-                case = builder.append_basic_block(f"phases.{shared}")
-                switch.add_case(const(shared), case)
-                builder.position_at_end(case)
+
+            def phases(emit):
                 with cgutils.for_range_slice(builder, start, stop, const(1), inc=True) as (phase, _):
-                    body(shared, builder.add(begin, phase))
-                builder.branch(done)
-            builder.position_at_end(done)
-        builder.store(builder.add(begin, chunk), base)
+                    emit(builder.add(begin, phase))
+
+            def one_by_one(first):
+                with cgutils.for_range(builder, q) as turn:
+                    body(1, builder.add(first, builder.mul(turn.index, period)))
+
+            def together(shared):
+                return lambda: phases(lambda first: body(shared, first))
+
+            if shares:
+                switch(builder, q, {shared: together(shared) for shared in range(1, depth + 1)})
+            else:
+                phases(one_by_one)
 
 
 def emit_line(
@@ -224,7 +236,7 @@ def emit_line(
                         for part in range(parts):
                             e.multiply_add(value, ws[q][part], sums[block - q, part])
 
-        chunks(b, depth, taps, period, body)
+        chunks(b, depth, vectors == SHARING_VECTORS, taps, period, body)
     for v in range(vectors):
         e.store(e.result([sums[v, part] for part in range(parts)]), y, const(v * e.lanes), mask)
 
@@ -266,18 +278,6 @@ def emit_shear(
             e.store(e.result([sums[r, v]]), y, b.add(at, const(v * e.lanes)), mask)
 
 
-def _switch(builder, key, cases: dict[int, Any]) -> None:
-    done = builder.append_basic_block("tile.done")
-    switch = builder.switch(key, done)
-    for value, emit in cases.items():
-        case = builder.append_basic_block(f"tile.{value}")
-        switch.add_case(const(value), case)
-        builder.position_at_end(case)
-        emit()
-        builder.branch(done)
-    builder.position_at_end(done)
-
-
 def make_line(numbers: Numbers):
     """(vectors, rows, column, taps, w, w_step, n_rows, period, dilation, y, count): a tile of `line_vectors`.
 
@@ -316,7 +316,7 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
                     e, size, depth, masked, rows, column, taps, w, w_step, n_rows, period, dilation, apart, y, count
                 )
 
-            _switch(builder, args[0], {size: case(size) for size in sizes})
+            switch(builder, args[0], {size: case(size) for size in sizes})
             return context.get_dummy_value()
 
         return sig, codegen
@@ -325,7 +325,10 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
 
 
 def make_shear(numbers: Numbers):
-    """(height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, count): 2 or 3 rows of `SHEAR_VECTORS`."""
+    """(height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, count): 2 or 3 rows of `SHEAR_VECTORS`.
+
+    None where numbers are complex: there one load serves two multiplications anyway.
+    """
     sums, target = (from_dtype(np.dtype(t)) for t in (numbers.sum, numbers.target))
     table = types.CPointer(types.int64)
 
@@ -338,8 +341,9 @@ def make_shear(numbers: Numbers):
             e = Emitter(builder, numbers, numbers.lanes)
             key = builder.add(builder.mul(args[0], const(64)), args[1])
             case = lambda rows, size: lambda: emit_shear(e, rows, size, *args[2:])  # noqa: E731
-            shapes = [(rows, size) for rows in range(2, SHEAR_ROWS + 1) for size in SHEAR_VECTORS]
-            _switch(builder, key, {rows * 64 + size: case(rows, size) for rows, size in shapes})
+            heights = range(2, SHEAR_ROWS + 1) if numbers.parts == 1 else ()
+            shapes = [(rows, size) for rows in heights for size in SHEAR_VECTORS]
+            switch(builder, key, {rows * 64 + size: case(rows, size) for rows, size in shapes})
             return context.get_dummy_value()
 
         return sig, codegen
