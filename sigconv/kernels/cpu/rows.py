@@ -43,7 +43,7 @@ def period_of(lanes, taps, dilation, natural):
 
 
 @inline
-def _fitting(sizes, lanes, left):
+def fitting(sizes, lanes, left):
     """The first of the tile ``sizes`` (in registers, the last is 1) that ``left`` outputs fill."""
     for size in sizes:
         if size * lanes <= left:
@@ -87,15 +87,15 @@ def make(numbers: Numbers) -> Kernel:
                 while c < last:
                     y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
                     if tall > 1:
-                        size = _fitting(SHEAR_VECTORS, lanes, left)
+                        size = fitting(SHEAR_VECTORS, lanes, left)
                         shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
                         c += size * lanes
                     elif step == 1:
-                        size = _fitting(line_vectors, lanes, left)
+                        size = fitting(line_vectors, lanes, left)
                         line(size, rows, c, K, w, 1, J, period, dilation, 0, y, min(lanes, left))
                         c += size * lanes
                     else:
-                        size = _fitting(STEP_VECTORS, parts, left)
+                        size = fitting(STEP_VECTORS, parts, left)
                         step_tile(size, rows, c * step, K, w, 1, J, period, dilation, step * parts, y, 0)
                         c += size * parts
                 r += tall
