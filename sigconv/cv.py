@@ -4,7 +4,7 @@ Images are arrays (rows, columns) or (rows, columns, channels); channels are fil
 ``(x, y)``, that is (columns, rows), as in OpenCV; ``(-1, -1)`` is the centre, ``size // 2``.
 
 `ddepth` is the output's depth: -1 for the input's, one of the constants `CV_8U` … `CV_16F`, or a NumPy type. Sums are
-exact for integer images under integer-valued kernels, else in float32, for float64 and 32-bit integer images in float64.
+exact for integer images under integer-valued kernels, else in float32, or float64 for float64 and 32-bit integers.
 Integer outputs are rounded to nearest (ties to even) and *saturate*. `GaussianBlur` of uint8 uses OpenCV's fixed point
 kernels and agrees bit by bit; where OpenCV uses fixed point elsewhere (other symmetric kernels on 8 and 16 bits, means
 of an even number of elements, whose ties it rounds up) the last digit can differ.
@@ -321,7 +321,7 @@ def _sums(
         taps = (np.rint(w) if exact is not None else w).astype(work)
         if image.ndim == 3:
             taps, lead = taps[..., None], [*lead, 0]
-        y = window_sums(y, taps, lead, BOUNDARIES[kind], 0)
+        y = window_sums(y, taps, lead, BOUNDARIES[kind], 0, work)
     return y + work.type(delta) if delta else y
 
 

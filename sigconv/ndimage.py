@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sigconv import filters
+from sigconv import config, filters
 from sigconv.errors import InputError
 
 __all__ = [
@@ -273,25 +273,23 @@ def uniform_filter(
     return _write(x, target, output)
 
 
-def window_sums(x: np.ndarray, w: np.ndarray, lead: Sequence[int], boundary: str, fillvalue: Any) -> np.ndarray:
-    """``y[p] = sum_k w[k] X[p + k - lead]`` of x's shape and type, for w of the same rank and type.
+def window_sums(
+    x: np.ndarray, w: np.ndarray, lead: Sequence[int], boundary: str, fillvalue: Any, work: np.dtype
+) -> np.ndarray:
+    """``y[p] = sum_k w[k] X[p + k - lead]`` of x's shape in the type `work`, for w of the same rank.
 
     `lead` counts, for each axis, the elements of the window before its output; X is x extended by `boundary`.
     """
-    from sigconv.signal import correlate
+    from sigconv.signal.methods import solve
+    from sigconv.signal.problem import Problem, fill_scalar
 
-    axes = tuple(a for a in range(x.ndim) if w.shape[a] > 1)
-    settings: dict[str, Any] = dict(axes=axes, boundary=boundary, fillvalue=fillvalue)
-    if not axes:
-        return x * w.conj()
-    if all(lead[a] == w.shape[a] // 2 for a in axes):
-        return correlate(x, w.conj(), "same", **settings)
-    full = correlate(x, w.conj(), "full", **settings)
-    region = [slice(None)] * x.ndim
-    for a in axes:
-        first = w.shape[a] - 1 - lead[a]
-        region[a] = slice(first, first + x.shape[a])
-    return full[tuple(region)]
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
+    conv = tuple(n > 1 for n in w.shape)
+    if not any(conv):
+        return x.astype(work) * w.astype(work)
+    start = tuple(n - 1 - before for n, before in zip(w.shape, lead, strict=True))
+    problem = Problem(x, w, conv, start, x.shape, boundary, fill_scalar(fillvalue, work), work, work)
+    return solve(problem, threads=int(config.get("threads")))
 
 
 def exact_type(x: np.ndarray, w: np.ndarray, fillvalue: Any, wraps: bool) -> np.dtype | None:
@@ -363,14 +361,14 @@ def _correlated(
     lead = [n // 2 + o for o, n in zip(origins, w.shape, strict=True)]
     exact = exact_type(x, w, cval, wraps=out.kind in "iu" and divisor == 1)
     if exact is not None:
-        y = window_sums(x.astype(exact), np.rint(w).astype(exact), lead, boundary, int(np.real(cval)))
+        y = window_sums(x, np.rint(w).astype(exact), lead, boundary, int(np.real(cval)), exact)
         return _cast(y if divisor == 1 else y / divisor, out)
     kind = np.result_type(np.float32 if out.kind in "fc" else np.float64, x.dtype, *([out] if out.kind in "fc" else []))
     complex_kind = np.result_type(kind, np.complex64)
     if w.dtype.kind == "c" or np.iscomplexobj(cval):
         kind = complex_kind
     taps = _rounded(w / divisor, kind if w.dtype.kind == "c" or kind.kind != "c" else np.finfo(kind).dtype)
-    return _cast(window_sums(x.astype(kind, copy=False), taps, lead, boundary, cval), out)
+    return _cast(window_sums(x, taps, lead, boundary, cval, kind), out)
 
 
 def _rounded(w: np.ndarray, kind: np.dtype) -> np.ndarray:
