@@ -24,7 +24,7 @@ def max_pool2d(
     input: Any, kernel_size: Ints, stride: Ints | None = None, padding: Padding = 0, dilation: Ints = 1,
     ceil_mode: bool = False, return_indices: bool = False, *, out: np.ndarray | None = None,
 ) -> Any:  # fmt: skip
-    """The greatest element of each window; padding never is, NaN always.
+    """The greatest element of each window; padding never is, NaN always. A window of nothing but padding gives -inf.
 
     Parameters
     ----------

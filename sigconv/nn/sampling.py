@@ -183,7 +183,8 @@ def interpolate(
         The spatial sizes wanted.
     scale_factor : float or sequence of float
         Instead of ``size``: output sizes are ``floor(size * scale_factor)``, positions follow the factor itself unless
-        ``recompute_scale_factor``.
+        ``recompute_scale_factor``. An axis whose size stays is left alone,
+        with ``bicubic`` only if all stay.
     mode : {'nearest', 'nearest-exact', 'linear', 'bilinear', 'trilinear', 'bicubic', 'area'}
         ``linear`` is of one spatial axis, ``bilinear`` and ``bicubic`` (a = -0.75, of Keys' family) of two,
         ``trilinear`` of three. ``area`` is `adaptive_avg_pool2d`. ``nearest`` takes ``floor(i / factor)``,
@@ -224,17 +225,21 @@ def _write_interpolate(
         raise InputError(f"{where}: align_corners={align_corners!r} has no meaning with mode={mode!r}")
     if antialias and mode not in ("bilinear", "bicubic"):
         raise InputError(f"{where}: antialias has no meaning with mode={mode!r}; it has with 'bilinear' and 'bicubic'")
+    if antialias and align_corners:
+        raise InputError(f"{where}: antialias=True with align_corners=True; give one of them")
     sizes, factors = _output_sizes(x, size, scale_factor)
     scales = [f if f and not recompute else o / n for n, o, f in zip(x.shape[2:], sizes, factors, strict=True)]
     if mode == "area":
         return adaptive(net, "avg", x, sizes)
     if smooth:
+        if mode != "bicubic" or sizes == x.shape[2:]:
+            scales = [1.0 if o == n else scale for n, o, scale in zip(x.shape[2:], sizes, scales, strict=True)]
         return _resized(net, x, sizes, scales, mode, bool(align_corners), antialias)
     for axis, (n, o, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True), 2):
         step = np.float32(1 / scale)
         centre = np.float32(0.5 if mode == "nearest-exact" else 0)
         index = np.minimum(np.floor((np.arange(o, dtype=np.float32) + centre) * step).astype(np.int64), n - 1)
-        if o != n or not np.array_equal(index, np.arange(n)):
+        if o != n:
             x = net.node("Gather", x, net.constant(index, np.int64), axis=axis)
     return x
 
