@@ -20,6 +20,21 @@ _HOME = {
     "UnsupportedError": "sigconv.errors",
     "InputError": "sigconv.errors",
     "nn": "sigconv.nn",
+    "choose_conv_method": "sigconv.signal.api",
+    "convolve": "sigconv.signal.api",
+    "convolve2d": "sigconv.signal.api",
+    "correlate": "sigconv.signal.api",
+    "correlate2d": "sigconv.signal.api",
+    "correlation_lags": "sigconv.signal.api",
+    "fftconvolve": "sigconv.signal.api",
+    "oaconvolve": "sigconv.signal.api",
+    "upfirdn": "sigconv.signal.upfirdn",
+    "xcorr": "sigconv.signal.xcorr",
+    "cv": "sigconv.cv",
+    "filters": "sigconv.filters",
+    "ndimage": "sigconv.ndimage",
+    "numpy": "sigconv.numpy",
+    "shapes": "sigconv.shapes",
 }
 __all__ = ["__version__", *_HOME]
 

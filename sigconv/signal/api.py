@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sigconv import config
-from sigconv.signal import methods, problem as problems
-from sigconv.signal.methods import Choice
+from sigconv.signal import methods
+from sigconv.signal import problem as problems
 from sigconv.signal.problem import Array, Problem
 
 __all__ = [
@@ -121,8 +121,8 @@ def convolve(
         Where to write the result; may overlap the inputs.
     nan_policy : {'propagate', 'raise', 'omit'}
         'propagate': NaN and Inf reach the outputs whose window holds them, by every method. 'raise': NaN is a
-        ValueError. 'omit': NaN in ``in1`` is missing, and each output is scaled by ``sum |in2|`` of its window over that
-        of the values which are there (normalised convolution); NaN where none is.
+        ValueError. 'omit': NaN in ``in1`` is missing, and each output is scaled by ``sum |in2|`` of its window over
+        that of the values which are there (normalised convolution); NaN where none is.
     workers : int, optional
         Threads; the setting ``SIGCONV_THREADS`` by default. Results do not depend on it.
     max_workspace : int, optional

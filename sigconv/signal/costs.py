@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 COSTS: dict[str, Any] = {
-    "machine": {"cpu": "AMD EPYC 9R14 (Zen 4), AVX-512", "cores": 2, "date": "2026-11-21", "numba": "0.68", "scipy": "1.17.1"},
+    "machine": {"cpu": "AMD EPYC (Zen 4), AVX-512", "date": "2026-11-21", "numba": "0.68", "scipy": "1.17.1"},
     # seconds of a call, whatever its size
     "call": {"small": 3e-6, "direct": 4e-5, "separable": 1e-4, "fft": 6e-5, "oa": 8e-5},
     # seconds of a multiply-add of the row kernels, by the type of the sums

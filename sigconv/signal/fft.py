@@ -55,10 +55,10 @@ def good_size(n: int, real: bool = True) -> int:
 def transform_dtype(problem: Problem) -> np.dtype[Any]:
     """The real or complex type in which the transforms of a problem are taken."""
     work = problem.work
+    if work.char in "gG":
+        return work
     if work.kind == "c":
         return np.dtype(np.complex64 if work == np.complex64 else np.complex128)
-    if work.kind == "g" or work.char in "gG":
-        return work
     return np.dtype(np.float32 if work == np.float32 else np.float64)
 
 

@@ -217,10 +217,8 @@ def accurate(problem: Problem, method: str) -> str | None:
     quiet = float(levels.min())
     if error <= TOLERANCE[problem.work.char] * quiet / QUIET:
         return None
-    return (
-        f"its errors reach {error / quiet:.1e} of the signal's quietest part; {TOLERANCE[problem.work.char] / QUIET:.0e} "
-        "is accepted"
-    )
+    accepted = TOLERANCE[problem.work.char] / QUIET
+    return f"its errors reach {error / quiet:.1e} of the signal's quietest part; {accepted:.0e} is accepted"
 
 
 # --- pick and run --------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def extension(first: int, stop: int, size: int, boundary: str) -> Array:
 def extend(x: Array, boxes: Sequence[Range], boundary: str, fillvalue: Any = 0) -> Array:
     """``x`` cut or continued to a range on each axis; a view where no axis is continued."""
     inside = tuple(slice(min(max(a, 0), n), max(min(b, n), 0)) for (a, b), n in zip(boxes, x.shape, strict=True))
-    if all(0 <= a and b <= n for (a, b), n in zip(boxes, x.shape, strict=True)):
+    if all(a >= 0 and b <= n for (a, b), n in zip(boxes, x.shape, strict=True)):
         return x[inside]
     if boundary == "fill":
         y = np.full([max(b - a, 0) for a, b in boxes], fillvalue, x.dtype)
@@ -294,6 +294,6 @@ def fill_scalar(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     if value.dtype.kind == "c" and dtype.kind != "c":
         raise ValueError(f"could not cast `fillvalue` directly to the output type: {value.item()} to {dtype}")
     try:
-        return value.astype(dtype).item() if dtype.kind != "g" else value.item()
+        return value.astype(dtype).item() if dtype.char not in "gG" else value.item()
     except (TypeError, ValueError) as error:
         raise ValueError(f"could not cast `fillvalue` directly to the output type: {fillvalue!r} to {dtype}") from error
