@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sigconv.errors import InputError
+from sigconv.signal.api import correlate
 
 NORMALIZATIONS = ("zncc", "ncc", "ssd", None)
 
@@ -29,8 +30,8 @@ def match_template(
     normalize : {'zncc', 'ncc', 'ssd', None}
         With sums over a window I and the template T, and weights m (the mask, or 1):
 
-        - 'zncc': ``sum m (I - mean I)(T - mean T) / sqrt(sum m (I - mean I)² sum m (T - mean T)²)``, in [-1, 1]: 1 where
-          the window is the template up to brightness and contrast; 0 where window or template is constant.
+        - 'zncc': ``sum m (I - mean I)(T - mean T) / sqrt(sum m (I - mean I)² sum m (T - mean T)²)``, in [-1, 1]: 1
+          where the window is the template up to brightness and contrast; 0 where window or template is constant.
           OpenCV's TM_CCOEFF_NORMED.
         - 'ncc': ``sum m I T / sqrt(sum m I² sum m T²)``, in [-1, 1]; 0 where one of them is 0. TM_CCORR_NORMED.
         - 'ssd': ``sum m (I - T)²``, at least 0: 0 is a perfect fit. TM_SQDIFF.
@@ -38,9 +39,9 @@ def match_template(
     mask : array_like of the template's shape, optional
         Weights >= 0 of the template's elements.
     mode : {'valid', 'same'}
-        'valid': windows inside the image; element i is the window that starts at i. 'same': the image's shape; element i
-        is the window centred there (its element ``K // 2`` on i), and windows that leave the image are compared over
-        their overlap with it.
+        'valid': windows inside the image; element i is the window that starts at i. 'same': the image's shape;
+        element i is the window centred there (its element ``K // 2`` on i), and windows that leave the image are
+        compared over their overlap with it.
 
     Returns
     -------
@@ -95,10 +96,11 @@ def _mask(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scores(x: np.ndarray, t: np.ndarray, m: np.ndarray, normalize: str | None, mode: str) -> np.ndarray:
-    from sigconv.signal.api import correlate
+    even = (m == m.flat[0]).all()
 
     def windows(a: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return np.asarray(correlate(a, w, mode))
+        # Transforms are as inexact in quiet windows as in loud ones; sums under equal weights are cheap without them.
+        return np.asarray(correlate(a, w, mode, "separable" if even and w is m else "auto"))
 
     def template_sum(w: np.ndarray) -> np.ndarray:
         """Over the part of the template that lies on the image."""
@@ -108,13 +110,15 @@ def _scores(x: np.ndarray, t: np.ndarray, m: np.ndarray, normalize: str | None, 
         return windows(x, t * m)
     centred = normalize == "zncc"
     if centred:
-        x, t = x - x.mean(), t - (t * m).sum() / m.sum()
+        finite = np.isfinite(x)
+        x, t = x - np.where(finite, x, 0).sum() / max(finite.sum(), 1), t - (t * m).sum() / m.sum()
     product, x2, t2 = windows(x, t * m), windows(x * x, m), template_sum(t * t * m)
     if normalize == "ssd":
         return np.maximum(x2 - 2 * product + t2, 0.0)
     total = template_sum(m)
     # Rounding in a sum of squares, against which a variance must stand out.
-    noise_x, noise_t = (8 * np.finfo(np.float64).eps * m.size**0.5 * s for s in (x2, t2))
+    rounding = 8 * np.finfo(np.float64).eps * m.size**0.5
+    noise_x, noise_t = rounding * (x2 if even else np.nanmax(np.where(np.isfinite(x2), x2, 0))), rounding * t2
     if centred:
         x1, t1 = windows(x, m), template_sum(t * m)
         weight = np.where(total > 0, total, 1.0)
