@@ -211,8 +211,10 @@ def softshrink(net: Net, x: Var, lambd: float = 0.5) -> Var:
 @_activation
 def hardshrink(net: Net, x: Var, lambd: float = 0.5) -> Var:
     """x where abs(x) > lambd, else 0."""
-    within = net.node("LessOrEqual", net.node("Abs", x), _number(net, x, lambd))
-    return net.node("Where", within, _number(net, x, 0), x)
+    if not lambd >= 0:
+        raise InputError(f"hardshrink: lambd={lambd!r}; a number that is not negative is accepted")
+    beyond = net.node("Sub", x, net.node("Clip", x, _number(net, x, -lambd), _number(net, x, lambd)))
+    return net.node("Mul", x, net.node("Abs", net.node("Sign", beyond)))  # one native pass
 
 
 @_activation

@@ -1,7 +1,8 @@
 """Running a layer: one program for each function, parameters, shapes and dtypes, kept for the next call.
 
 A function describes its layer as a writer ``write(net, *parameters, *operands)`` that adds nodes to a `Net`. `call`
-compiles what it wrote once, for the CPU engine's kernels and by its selector, and then only runs it.
+compiles what it wrote once, for the CPU engine's kernels and by its selector, and then only runs it. The number of
+threads is the one configured when a layer is compiled.
 """
 
 from __future__ import annotations
@@ -85,8 +86,11 @@ def _compile(
         written = write(net, *parameters, *variables)
         results = written if isinstance(written, tuple) else (written,)
         return Layer(net.graph(results), [a.dtype for a in arrays], isinstance(written, tuple))
-    except ModelError as e:
-        raise InputError(f"{write.__name__.strip('_')}: {e}") from e
+    except InputError:
+        raise
+    except (ModelError, TypeError, ValueError, OverflowError) as e:
+        name = write.__name__.removeprefix("_").removeprefix("write_")
+        raise InputError(f"{name} with parameters {parameters}: {e}") from e
 
 
 def _keep(signature: Any, layer: Layer) -> None:

@@ -130,7 +130,7 @@ def _write_conv(
 
 def _check_operands(where: str, rank: int, groups: Any, x: Var, w: Var, b: Var | None) -> int:
     """The number of groups; InputError where dtypes or ranks do not fit."""
-    check_floats(where, input=x, weight=w, bias=b)
+    check_floats(where, "bias", input=x, weight=w, bias=b)
     if w.ndim != rank + 2:
         raise InputError(
             f"{where}: weight has shape {w.shape}; {rank + 2} axes are needed, {rank} of them the kernel's"
@@ -286,7 +286,7 @@ def linear(
 
 
 def _write_linear(net: Net, activation: Activation, x: Var, w: Var, b: Var | None) -> Var:
-    check_floats("linear", input=x, weight=w, bias=b)
+    check_floats("linear", "bias", input=x, weight=w, bias=b)
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise InputError(f"linear: input {x.shape} and weight {w.shape}; (..., K) and (M, K) are accepted")
     check_vector("linear", "bias", b, w.shape[0], f"weight {w.shape}")

@@ -99,8 +99,14 @@ class Net:
         return Graph(tuple(self._nodes), tuple(self._inputs), outputs, self._constants)
 
 
-def check_floats(where: str, **operands: Var | None) -> None:
-    """InputError unless all operands that are given have one and the same floating-point type."""
+def check_floats(where: str, *optional: str, **operands: Var | None) -> None:
+    """InputError unless all operands that are given have one and the same floating-point type.
+
+    Those not named in ``optional`` must be given.
+    """
+    absent = [name for name, v in operands.items() if v is None and name not in optional]
+    if absent:
+        raise InputError(f"{where}: {' and '.join(absent)} must be given, None is not accepted")
     present = {name: v.given for name, v in operands.items() if v is not None}
     for name, dtype in present.items():
         if dtype.name not in FLOATS:

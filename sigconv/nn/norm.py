@@ -37,7 +37,7 @@ def batch_norm(
 
 def _write_batch_norm(net: Net, eps: float, x: Var, mean: Var, var: Var, w: Var | None, b: Var | None) -> Var:
     where = "batch_norm"
-    check_floats(where, input=x, running_mean=mean, running_var=var, weight=w, bias=b)
+    check_floats(where, "weight", "bias", input=x, running_mean=mean, running_var=var, weight=w, bias=b)
     if x.ndim < 2:
         raise InputError(f"{where}: input has shape {x.shape}; [N, C, …] is needed")
     for name, vector in (("running_mean", mean), ("running_var", var), ("weight", w), ("bias", b)):
@@ -82,7 +82,7 @@ def _write_instance_norm(net: Net, eps: float, x: Var, w: Var | None, b: Var | N
 
 
 def _check_channels(where: str, x: Var, w: Var | None, b: Var | None, least: int) -> None:
-    check_floats(where, input=x, weight=w, bias=b)
+    check_floats(where, "weight", "bias", input=x, weight=w, bias=b)
     if x.ndim < least:
         raise InputError(f"{where}: input has shape {x.shape}; at least {least} axes [N, C, …] are needed")
     check_vector(where, "weight", w, x.shape[1], f"input {x.shape}")
@@ -148,7 +148,7 @@ def layer_norm(
 
 def _write_layer_norm(net: Net, normalized_shape: Any, eps: float, x: Var, w: Var | None, b: Var | None) -> Var:
     where = "layer_norm"
-    check_floats(where, input=x, weight=w, bias=b)
+    check_floats(where, "weight", "bias", input=x, weight=w, bias=b)
     given = normalized_shape if isinstance(normalized_shape, tuple) else (normalized_shape,)
     shape = tuple(map(operator.index, given))
     if not shape or x.shape[-len(shape) :] != shape:

@@ -235,12 +235,16 @@ def _write_interpolate(
         if mode != "bicubic" or sizes == x.shape[2:]:
             scales = [1.0 if o == n else scale for n, o, scale in zip(x.shape[2:], sizes, scales, strict=True)]
         return _resized(net, x, sizes, scales, mode, bool(align_corners), antialias)
-    for axis, (n, o, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True), 2):
+    axes = list(zip(x.shape[2:], sizes, scales, strict=True))
+    for i in sorted(
+        range(len(axes)), key=lambda i: (axes[i][1] / axes[i][0], -i)
+    ):  # growing rows last copies them whole
+        n, o, scale = axes[i]
         step = np.float32(1 / scale)
         centre = np.float32(0.5 if mode == "nearest-exact" else 0)
         index = np.minimum(np.floor((np.arange(o, dtype=np.float32) + centre) * step).astype(np.int64), n - 1)
         if o != n:
-            x = net.node("Gather", x, net.constant(index, np.int64), axis=axis)
+            x = net.node("Gather", x, net.constant(index, np.int64), axis=2 + i)
     return x
 
 
