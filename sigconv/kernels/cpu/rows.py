@@ -67,7 +67,7 @@ def make(numbers: Numbers) -> Kernel:
         dilation, y_row = a.dilation * parts, a.y_row * parts
         w = as_pointer(a.w, sum_type)
         shear = shears and a.shear != 0 and step == 1
-        height = min(SHEAR_ROWS, J, n_rows) if shear else 1
+        height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
         block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
