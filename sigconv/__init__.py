@@ -44,7 +44,10 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'sigconv' has no attribute {name!r}")
     module = importlib.import_module(home)
-    return module if home == f"{__name__}.{name}" else getattr(module, name)
+    value = globals()[name] = (
+        module if home == f"{__name__}.{name}" else getattr(module, name)
+    )  # found at once next time
+    return value
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sigconv import config
-from sigconv.signal import methods
+from sigconv.signal import methods, short
 from sigconv.signal import problem as problems
 from sigconv.signal.problem import Array, Problem
 
@@ -28,6 +28,8 @@ __all__ = [
     "fftconvolve",
     "oaconvolve",
 ]
+
+_SUMS = ("auto", "direct")
 
 
 def _threads(workers: int | None) -> int:
@@ -147,6 +149,11 @@ def convolve(
     >>> convolve([1, 2, 3, 4], [1, 1, 1], mode='same', boundary='wrap')
     array([7, 6, 9, 8])
     """
+    if out is None and dtype is None and axes is None and boundary == "fill" and method in _SUMS:
+        if type(fillvalue) is int and fillvalue == 0 and nan_policy == "propagate":
+            y = short.convolve(in1, in2, mode)
+            if y is not None:
+                return y
     product = _scalars(in1, in2, False, mode, method)
     if product is not None:
         return product
@@ -182,6 +189,11 @@ def correlate(
     >>> correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
+    if out is None and dtype is None and axes is None and boundary == "fill" and method in _SUMS:
+        if type(fillvalue) is int and fillvalue == 0 and nan_policy == "propagate":
+            y = short.correlate(in1, in2, mode)
+            if y is not None:
+                return y
     product = _scalars(in1, in2, True, mode, method)
     if product is not None:
         return product

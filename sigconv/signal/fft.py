@@ -145,7 +145,7 @@ def _finish(part: Array, problem: Problem, out: Array | None) -> Array:
 
 def _store(part: Array, y: Array) -> None:
     if y.dtype.kind in "iu":
-        np.rint(part, out=part)
+        part = np.rint(part, out=part).astype(np.int64)  # then modulo the type's size
     if y.dtype.kind == "b":
         np.greater(part, 0.5, out=y)
     else:
@@ -224,7 +224,7 @@ def _blocks(
         origin = b0 * steps[a] - (problem.w.shape[a] - 1)
         boxes[a] = (origin, origin + (b1 - b0 - 1) * steps[a] + lengths[a])
     for a, conv in enumerate(problem.conv):
-        if conv and a not in lengths:
+        if conv and problem.w.shape[a] == 1:
             boxes[a] = problem.reads(a)
     part = extend(problem.x, boxes, problem.boundary, problem.fillvalue).astype(dtype, copy=False)
     grid = [ranges[a][1] - ranges[a][0] for a in axes]
@@ -255,6 +255,9 @@ def _blocks(
         stop = min(b1 * steps[a] - problem.start[a], problem.count[a])
         target[a] = slice(max(offset, 0), stop)
         source[a] = slice(max(-offset, 0), stop - offset)
+    for a, conv in enumerate(problem.conv):
+        if conv and a not in lengths and problem.w.shape[a] > 1:  # a single number times the taps
+            source[a] = slice(problem.start[a], problem.start[a] + problem.count[a])
     _store(full[tuple(source)], y[tuple(target)])
 
 

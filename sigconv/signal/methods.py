@@ -95,8 +95,13 @@ def _no_factors(problem: Problem) -> str | None:
 
 
 def _vectors(problem: Problem) -> list[Array] | None:
+    """The factors of the kernel in the type of the sums, where real taps stay real."""
     axes = separable.long_axes(problem)
-    return separable.factors(problem.w.reshape([problem.w.shape[a] for a in axes])) if len(axes) > 1 else None
+    if len(axes) < 2:
+        return None
+    real = problem.work.kind == "c" and problem.w.dtype.kind != "c"
+    w = problem.w.astype(problem.work.char.lower() if real else problem.work, copy=False)
+    return separable.factors(w.reshape([w.shape[a] for a in axes]))
 
 
 LEGAL: dict[str, Callable[[Problem], str | None]] = {

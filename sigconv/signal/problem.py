@@ -266,7 +266,9 @@ def make(
     boundary = BOUNDARIES[boundary]
     result, work = result_dtype(x, h, dtype)
     fill = fill_scalar(fillvalue, work) if boundary == "fill" else 0
-    zero_fill = boundary == "fill" and (isinstance(fill, int | float) and fill == 0)
+    zero_fill = boundary == "fill" and isinstance(fill, int) and fill == 0
+    if not zero_fill and boundary == "fill":
+        x = x.astype(work, copy=False)  # what lies beyond the ends has the type of the sums
     w = h[flipper(conv)] if convolves else h.conj() if h.dtype.kind in "cO" and _has_conjugate(h) else h
     ranges = [
         region(n, k, mode, (k if late_centre else max(k - 1, 0)) // 2) if c else (0, max(n, k) if n and k else 0)
@@ -275,7 +277,7 @@ def make(
     start, count = tuple(s for s, _ in ranges), tuple(c for _, c in ranges)
     problem = Problem(x, w, conv, start, count, boundary, fill, result, work)
     if mode == "valid" and valid_swaps(x.shape, h.shape, positions, strict or not zero_fill):
-        return problem.swapped()
+        return replace(problem.swapped(), boundary="fill", fillvalue=0)
     return problem
 
 
@@ -287,6 +289,8 @@ def _has_conjugate(h: Array) -> bool:
 def fill_scalar(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     """``fillvalue`` as a Python number that the sums can hold exactly as NumPy casts it."""
     value = np.asarray(fillvalue)
+    if value.size == 1 and value.item() == 0 and not (value.dtype.kind == "c" and dtype.kind != "c"):
+        return 0
     if value.size != 1:
         raise ValueError(f"`fillvalue` must be scalar or an array with one element, got shape {value.shape}")
     if dtype.kind == "O":
