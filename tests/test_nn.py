@@ -131,6 +131,9 @@ def test_linear(rng):
         x = rng.standard_normal(shape)
         near(nn.linear(x, w, b), x @ w.T + b, np.float64)
         near(nn.linear(x, w, activation="relu"), np.maximum(x @ w.T, 0), np.float64)
+    for rows in (1, 3, 9, 10, 11, 40):  # fewer, and more, than a fourth of the filters
+        x, w, b = rng.standard_normal((rows, 33)), rng.standard_normal((40, 33)), rng.standard_normal(40)
+        near(nn.linear(x, w, b, activation="relu"), np.maximum(x @ w.T + b, 0), np.float64)
 
 
 # --- pools and norms -------------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ Ints = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 Activation = str | tuple[Any, ...] | None
 
+PACKED_SHARE = 4
+"""The right operand of a product is packed in every call: `linear` swaps them where the left one is so much smaller."""
+
 
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1,
@@ -291,5 +294,11 @@ def _write_linear(net: Net, activation: Activation, x: Var, w: Var, b: Var | Non
         raise InputError(f"linear: input {x.shape} and weight {w.shape}; (..., K) and (M, K) are accepted")
     check_vector("linear", "bias", b, w.shape[0], f"weight {w.shape}")
     rows = net.reshape(x, (math.prod(x.shape[:-1]), w.shape[1]))
-    y = activated(net, "linear", net.node("Gemm", rows, w, b, transB=1), activation)
+    if PACKED_SHARE * rows.shape[0] <= w.shape[0]:
+        y = net.node("Gemm", w, rows, transB=1)
+        y = net.reshape(y, (1, w.shape[0])) if rows.shape[0] == 1 else net.node("Transpose", y, perm=(1, 0))
+        y = y if b is None else net.node("Add", y, b)
+    else:
+        y = net.node("Gemm", rows, w, b, transB=1)
+    y = activated(net, "linear", y, activation)
     return net.reshape(y, (*x.shape[:-1], w.shape[0]))
