@@ -20,11 +20,11 @@ Examples
 array([[ 40,  60,  40],
        [100, 255, 100]], dtype=uint8)
 >>> Sobel(image, CV_16S, 1, 0)
-array([[  0, 400,   0],
+array([[  0, 360,   0],
        [  0, 360,   0]], dtype=int16)
 >>> blur(image, (3, 1))
-array([[17, 20, 23],
-       [47, 97, 100]], dtype=uint8)
+array([[ 17,  20,  23],
+       [ 47,  97, 100]], dtype=uint8)
 """
 
 from __future__ import annotations

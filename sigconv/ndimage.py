@@ -214,10 +214,11 @@ def gaussian_filter(
     target = _output(output, x, complex_output=x.dtype.kind == "c")
     axes = _axes(axes, x.ndim)
     values = [_each(n, v, len(axes)) for n, v in dict(sigma=sigma, order=order, mode=mode, radius=radius).items()]
+    filtered = any(s > 1e-15 for s in values[0])
     for axis, s, o, m, r in zip(axes, *values, strict=True):
         if s > 1e-15:
             x = gaussian_filter1d(x, s, axis, o, target.dtype, m, cval, truncate, radius=r)
-    return _write(x, target, output)
+    return _write(x if filtered else x.astype(target.dtype), target, output)
 
 
 def uniform_filter1d(
@@ -267,10 +268,11 @@ def uniform_filter(
     target = _output(output, x, complex_output=x.dtype.kind == "c")
     axes = _axes(axes, x.ndim)
     values = [_each(n, v, len(axes)) for n, v in dict(size=size, mode=mode, origin=origin).items()]
+    filtered = any(n > 1 for n in values[0])
     for axis, n, m, o in zip(axes, *values, strict=True):
         if n > 1:
             x = uniform_filter1d(x, int(n), axis, target.dtype, m, cval, o)
-    return _write(x, target, output)
+    return _write(x if filtered else x.astype(target.dtype), target, output)
 
 
 def window_sums(
