@@ -404,6 +404,21 @@ def test_an_empty_batch(rng):
     assert nn.max_pool2d(X[:0], 2).shape == (0, 4, 4, 4)
 
 
+def test_the_number_of_threads_does_not_change_a_bit(rng, monkeypatch):
+    x, w, b = (rng.standard_normal(s).astype(np.float32) for s in ((2, 24, 30, 31), (40, 24, 3, 3), 40))
+    results = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("SIGCONV_THREADS", threads)
+        nn.clear_cache()
+        y = nn.conv2d(x, w, b, padding=1, activation="relu")
+        z = nn.conv_transpose2d(y, w, stride=2)
+        results.append((y, z, nn.avg_pool2d(z, 3), nn.softmax(y, 1), nn.group_norm(y, 4)))
+    nn.clear_cache()
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
 def test_threads_at_the_same_time(rng):
     """Calls of one layer from many threads each get their own answer."""
     x = [rng.standard_normal((1, 8, 20, 20)).astype(np.float32) for _ in range(6)]
