@@ -249,7 +249,12 @@ def boxFilter(
         (np.ones((rows, 1)), [_anchor(anchor[1], rows), 0]),
     ]
     sums = _sums(image, passes, 0, borderType, depth)
-    return _store(sums / sums.dtype.type(columns * rows) if normalize else sums, depth, dst)
+    if normalize:
+        if sums.dtype.kind != "f":  # float32 rounds quotients of up to 24 bits as float64 does
+            small = image.dtype.itemsize == 1 and columns * rows < 1 << 14
+            sums = sums.astype(np.float32 if small else np.float64)
+        sums /= sums.dtype.type(columns * rows)
+    return _store(sums, depth, dst)
 
 
 def blur(
@@ -326,14 +331,14 @@ def _sums(
 
 
 def _store(sums: np.ndarray, depth: np.dtype, dst: np.ndarray | None) -> np.ndarray:
-    """The sums rounded, saturated and written."""
+    """The sums, an array of ours, rounded, saturated and written."""
     if depth.kind in "iu":
         limits = np.iinfo(depth)
         if sums.dtype.kind == "f":
-            sums = np.rint(sums)
             if sums.dtype.itemsize < 8 <= 2 * depth.itemsize:
                 sums = sums.astype(np.float64)  # float32 has no 2^31 - 1
-        sums = np.clip(sums, limits.min, limits.max)
+            np.rint(sums, out=sums)
+        np.clip(sums, limits.min, limits.max, out=sums)
     if dst is None:
         return np.ascontiguousarray(sums.astype(depth, copy=False))
     if dst.shape != sums.shape or dst.dtype != depth:

@@ -426,7 +426,7 @@ def _write(result: np.ndarray, target: np.ndarray, output: Any) -> np.ndarray:
     if isinstance(output, np.ndarray):
         output[...] = result
         return output
-    return np.array(result, target.dtype, copy=None if result.flags.owndata else True, order="C")
+    return result.astype(target.dtype, order="C", copy=False)
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:

@@ -43,8 +43,8 @@ def convolve(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> np.ndarr
     InputError
         An argument is empty or has more than one axis, or `mode` is no mode.
     """
-    a, v = _pair(a, v, mode)
-    return _convolve(a, v, mode) if a.size >= v.size else _convolve(v, a, mode)
+    x, h = _pair(a, v, mode)
+    return _convolve(x, h, mode) if x.size >= h.size else _convolve(h, x, mode)
 
 
 def correlate(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "valid") -> np.ndarray:
@@ -54,9 +54,9 @@ def correlate(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "valid") -> np.nda
 
     Parameters, errors and output sizes are those of `convolve`.
     """
-    a, v = _pair(a, v, mode)
-    v = v.conj()
-    return _convolve(a, v[::-1], mode) if a.size >= v.size else _convolve(v, a[::-1], mode)[::-1].copy()
+    x, h = _pair(a, v, mode)
+    h = h.conj()
+    return _convolve(x, h[::-1], mode) if x.size >= h.size else _convolve(h, x[::-1], mode)[::-1].copy()
 
 
 def polymul(a1: Any, a2: Any) -> Any:
@@ -70,7 +70,8 @@ def polymul(a1: Any, a2: Any) -> Any:
     factors = [np.trim_zeros(np.atleast_1d(np.asarray(p)), "f") for p in (a1, a2)]
     if any(f.ndim != 1 for f in factors):
         raise InputError(f"polymul takes 1-D coefficients, not arrays of shapes {np.shape(a1)} and {np.shape(a2)}")
-    product = convolve(*(f if f.size else np.zeros(1, f.dtype) for f in factors))
+    p1, p2 = (f if f.size else np.zeros(1, f.dtype) for f in factors)
+    product = convolve(p1, p2)
     return np.poly1d(product) if isinstance(a1, np.poly1d) or isinstance(a2, np.poly1d) else product
 
 

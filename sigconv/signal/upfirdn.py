@@ -15,6 +15,8 @@ from sigconv.errors import InputError
 from sigconv.signal import kernels
 
 MODES = ("constant", "symmetric", "reflect", "edge", "wrap", "smooth", "antisymmetric", "antireflect", "line")
+FEW = 16
+"""Strides up to this are taken out of the inner loop, by a copy of the signal."""
 
 
 def upfirdn(
@@ -73,7 +75,7 @@ def upfirdn(
     if signal.ndim == 0 or not -signal.ndim <= operator.index(axis) < signal.ndim or signal.shape[axis] == 0:
         raise InputError(f"x has the shape {signal.shape}: it must have the axis {axis}, not empty")
     kind = np.result_type(taps.dtype, signal.dtype, np.float32)
-    lines = np.moveaxis(signal, axis, -1).astype(kind)
+    lines = np.moveaxis(signal, axis, -1).astype(kind, copy=False)
     size = lines.shape[-1]
     n = output_length(taps.size, size, up, down)
     reach = -(-taps.size // up) - 1
@@ -109,14 +111,29 @@ def _strided(lines: np.ndarray, work: Sequence[tuple[np.ndarray, int, np.ndarray
     from sigconv.runtime.runner import STEP, Prepared
 
     size, rows = lines.itemsize, math.prod(lines.shape[:-1])
-    starts = lines.ctypes.data + size * lines.shape[-1] * np.arange(rows)
-    tables = [starts + size * first for _, first, _ in work]
+    # Every stride-th element side by side: the sum over taps k = j stride + q has unit stride in each of the rows q.
+    # The last row's taps are filled up with zeros, which a NaN or Inf would betray.
+    spread = stride if 1 < stride <= FEW and np.isfinite(lines).all() else 1
+    length = -(-lines.shape[-1] // spread) + 1
+    if spread > 1:
+        padded = np.zeros((*lines.shape[:-1], length * spread), lines.dtype)
+        padded[..., : lines.shape[-1]] = lines
+        lines = np.ascontiguousarray(np.swapaxes(padded.reshape(rows, length, spread), 1, 2))
+        stride = 1
+    starts = lines.ctypes.data + size * (lines.size // rows) * np.arange(rows)[:, None]
+    tables, taps = [], []
+    for w, first, _ in work:
+        q = first + np.arange(min(spread, w.size))
+        tables.append(starts + size * (q % spread * length + q // spread))
+        filled = np.zeros((-(-w.size // q.size), q.size), w.dtype)
+        filled.ravel()[: w.size] = w
+        taps.append(np.ascontiguousarray(filled.T))
     args, steps = np.zeros(len(work), ARGS), np.zeros(len(work), STEP)
-    args["rows"] = [table.ctypes.data for table in tables]
-    args["w"], args["K"] = [w.ctypes.data for w, _, _ in work], [w.size for w, _, _ in work]
+    args["rows"], args["J"] = [table.ctypes.data for table in tables], [w.shape[0] for w in taps]
+    args["w"], args["K"] = [w.ctypes.data for w in taps], [w.shape[1] for w in taps]
     args["y"], args["n"] = [y.ctypes.data for _, _, y in work], [y.shape[-1] for _, _, y in work]
     args["y_row"] = [y.strides[-2] // size if rows > 1 else y.shape[-1] for _, _, y in work]
-    args["n_rows"], args["J"], args["step"], args["dilation"] = rows, 1, stride, 1
+    args["n_rows"], args["step"], args["dilation"] = rows, stride, 1
     steps["kernel"] = variant.kernel.address
     steps["args"] = args.ctypes.data + np.arange(len(work)) * ARGS.itemsize
     steps["width"] = [max(1, rows * y.shape[-1] * w.size // kernels.SHARE) for w, _, y in work]

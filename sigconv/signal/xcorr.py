@@ -75,7 +75,7 @@ def xcorr(
         batch = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     except ValueError:
         raise InputError(
-            f"x and y have the shapes {np.shape(x)} and {np.shape(y)}: all axes but {axis} must broadcast"
+            f"x and y have the shapes {a.shape} and {b.shape} with the lags last: all axes but {axis} must broadcast"
         ) from None
     wanted = _wanted(a.shape[-1], b.shape[-1], max_lag, lags)
     values = _sums(a, b, wanted, batch)
