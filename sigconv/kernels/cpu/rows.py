@@ -55,9 +55,9 @@ def make(numbers: Numbers) -> Kernel:
     """The kernel of one variant; its taps have the type of its sums."""
     line, step_tile = _make_line(numbers), _make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
-    shears = parts == 1
+    shears = parts == 1  # elsewhere one load serves two multiplications anyway
     shear_tile = _make_shear(numbers)
-    item, y_item, w_item = (np.dtype(t).itemsize for t in (numbers.source, target, sum_type))
+    item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
     line_vectors, depth = numbers.line_vectors, numbers.depth
     longest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
 

@@ -4,7 +4,7 @@
 
 Hence start 0 and count n + K - 1 give 'full', start K - 1 and count n - K + 1 'valid'. Products with the zeros are left
 out, so NaN and Inf among the taps reach only outputs whose taps meet the signal. Interior outputs have the bits that
-`rows` gives them.
+`rows` gives them. Made for few taps (up to about 64): a border output costs several times an interior one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import carray, from_dtype, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sigconv.kernels.address import array_field, as_pointer
