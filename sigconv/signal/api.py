@@ -5,7 +5,9 @@ Every function builds a `Problem` and hands it to `methods.solve`.
 
 from __future__ import annotations
 
+import functools
 import operator
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,9 +34,15 @@ __all__ = [
 _SUMS = ("auto", "direct")
 
 
+@functools.cache
+def _threads_of(setting: str | None) -> int:
+    """The threads that a value of the environment variable means; finding the cores takes longer than a short call."""
+    return int(config.get("threads"))
+
+
 def _threads(workers: int | None) -> int:
     if workers is None:
-        return int(config.get("threads"))
+        return _threads_of(os.environ.get("SIGCONV_THREADS"))
     count = operator.index(workers)
     if count == 0 or count < -config.available_cores():
         raise ValueError(f"workers={workers}; accepted are 1 or more, or -1 for every core, -2 for all but one …")

@@ -11,6 +11,7 @@ Types without a kernel (longdouble, objects) are summed tap by tap in NumPy.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.signal import kernels
-from sigconv.signal.problem import Array, Problem, extend, extension, product
+from sigconv.signal.problem import Array, Problem, extend, extension
 
 LONG_ROW = 64
 """Trailing numbers that make a row of their own."""
@@ -49,7 +50,7 @@ def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
 
 
 def _taps(a: Array, problem: Problem) -> int:
-    return product(n for n, c in zip(a.shape, problem.conv, strict=True) if c)
+    return math.prod(n for n, c in zip(a.shape, problem.conv, strict=True) if c)
 
 
 def _correlate(problem: Problem, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> None:
@@ -102,7 +103,7 @@ def _calls(
     kept = [a for a in range(x.ndim) if axes[a] != _Axis(1, 1, 0, 1)]
     x, axes = x.reshape([x.shape[a] for a in kept]), [axes[a] for a in kept]
     row = max((i for i, a in enumerate(axes) if a.taps > 1), default=len(axes) - 1)
-    inner = product(a.count for a in axes[row + 1 :])
+    inner = math.prod(a.count for a in axes[row + 1 :])
     if inner >= LONG_ROW or row < 0:
         row, inner = row + 1, 1  # a row of its own, without taps
         x = x.reshape(*x.shape[:row], -1)
@@ -119,9 +120,11 @@ def _calls(
         for a in outer
     ]
     shears = bool(outer) and outer[-1].taps > 1 and all(a.taps == 1 for a in outer[:-1])
-    runs = product(a.count for a in outer[:-1]) if shears else 1
+    runs = math.prod(a.count for a in outer[:-1]) if shears else 1
     widest = max(p.x.shape[row] for p in pieces) * inner
-    nothing = np.full(widest, problem.fillvalue, variant.source)
+    nothing = np.zeros(widest, variant.source)
+    if problem.fillvalue != 0:
+        nothing[:] = problem.fillvalue
     tables = [_table(indices, p.x, nothing) for p in pieces]
     rows = max(1, TABLE // len(w))
     for r0 in range(0, len(y), rows):
@@ -189,7 +192,7 @@ def _table(indices: Sequence[Array], x: Array, nothing: Array) -> Array:
         address = address + index * x.strides[axis]
         outside = outside | (index < 0)
     address = np.where(outside, nothing.ctypes.data, address)
-    return np.ascontiguousarray(address.reshape(product(address.shape[:m]), -1))
+    return np.ascontiguousarray(address.reshape(math.prod(address.shape[:m]), -1))
 
 
 def _by_taps(problem: Problem, x: Array, w: Array, first: Sequence[int], y: Array) -> None:

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.signal.problem import Array, Problem, extend, flipper, product
+from sigconv.signal.problem import Array, Problem, extend, flipper
 
-CHUNK = 1 << 19
-"""Bytes of the blocks that are transformed together."""
+CHUNK = 1 << 20
+"""Bytes of the blocks that are transformed together, at least 8 of them: pocketfft does several in its vector lanes."""
+FAR = 1 << 21
+"""Bytes of a transform that takes twice as long as it would in the nearest cache."""
 
 
 @functools.cache
@@ -152,25 +154,28 @@ def _store(part: Array, y: Array) -> None:
         np.copyto(y, part, casting="unsafe")
 
 
-def block_size(n: int, k: int, itemsize: int, cache: int) -> int:
-    """The transform length of an axis with ``n`` outputs and ``k`` taps that costs least by operation count.
+def block_size(n: int, k: int, itemsize: int) -> int:
+    """The transform length for ``n`` outputs and ``k`` taps that costs least: 2**p, 3 * 2**p, or one block for all.
 
-    A transform larger than ``cache`` bytes counts twice.
+    Work grows with ``length * (log2(length) + 8)``, the 8 standing for what is done once a number, and with the share
+    of `FAR` bytes that a transform takes.
     """
-    best, best_cost = good_size(n + k - 1), math.inf
-    length = good_size(max(2 * k, 64))
-    while True:
+    whole = good_size(n + k - 1)
+    best, best_cost = whole, math.inf
+    for length in (*(base << p for p in range(5, 40) for base in (2, 3) if 5 * k < 4 * (base << p) < 4 * whole), whole):
         steps = -(-n // (length - k + 1))
-        cost = steps * length * (math.log2(length) + 4) * (2 if length * itemsize > cache else 1)
+        cost = steps * length * (math.log2(length) + 8) * (1 + length * itemsize / FAR)
         if cost < best_cost:
             best, best_cost = length, cost
-        if length >= n + k - 1:
-            return best
-        length = min(good_size(length + length // 2), max(good_size(n + k - 1), length + 1))
+    return best
 
 
 def run_blocks(
-    problem: Problem, threads: int = 1, out: Array | None = None, blocks: Sequence[int] | None = None, room: int = CHUNK
+    problem: Problem,
+    threads: int = 1,
+    out: Array | None = None,
+    blocks: Sequence[int] | None = None,
+    room: int | None = None,
 ) -> Array:
     """The result by transforms of blocks, of length ``blocks`` on each transformed axis; ``room``: bytes at a time."""
     axes = transformed_axes(problem)
@@ -185,25 +190,23 @@ def run_blocks(
     first = {a: problem.start[a] // steps[a] for a in axes}
     last = {a: (problem.start[a] + problem.count[a] - 1) // steps[a] + 1 for a in axes}
     lead = axes[0]
-    others = product(last[a] - first[a] for a in axes[1:]) * product(
+    others = math.prod(last[a] - first[a] for a in axes[1:]) * math.prod(
         max(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes
     )
-    group = max(1, room // (product(sizes) * others * dtype.itemsize))
+    block = math.prod(sizes) * others * dtype.itemsize
+    group = max(1, (max(CHUNK, 8 * block) if room is None else room) // block)
     for b in range(first[lead], last[lead], group):
         ranges = {**{a: (first[a], last[a]) for a in axes}, lead: (b, min(b + group, last[lead]))}
         _blocks(problem, kernel, lengths, steps, ranges, dtype, threads, y)
     return y
 
 
-def block_sizes(problem: Problem, cache: int = 1 << 19) -> tuple[int, ...]:
+def block_sizes(problem: Problem) -> tuple[int, ...]:
     """Transform lengths of `run_blocks` on each transformed axis."""
-    axes = transformed_axes(problem)
     itemsize = transform_dtype(problem).itemsize
     sizes: list[int] = []
-    for i, a in enumerate(reversed(axes)):
-        share = cache // max(product(sizes), 1)
-        n = problem.x.shape[a] + problem.w.shape[a] - 1 if problem.zero_fill else sum(problem.reads(a)) + 1
-        sizes.append(block_size(max(n, problem.count[a]), problem.w.shape[a], itemsize, share if i else cache))
+    for a in reversed(transformed_axes(problem)):
+        sizes.append(block_size(problem.count[a], problem.w.shape[a], itemsize * math.prod(sizes)))
     return tuple(reversed(sizes))
 
 

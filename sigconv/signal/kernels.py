@@ -6,7 +6,8 @@ Numba is imported by the first call, not with this module.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,18 +86,36 @@ def largest(a: Array) -> int:
 def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
     """Run calls of one kernel that write different outputs."""
     from sigconv.kernels.cpu.rows import ARGS
+
+    size = kind.target.itemsize
+    shapes = [(*call.table.shape, call.w.shape[1], call.y.shape[1]) for call in calls]
+    args = np.array(
+        [
+            (
+                *(call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data, *shape),
+                *(1, call.dilation, call.shear, call.y.strides[0] // size if shape[0] > 1 else shape[3]),
+            )
+            for call, shape in zip(calls, shapes, strict=True)
+        ],
+        ARGS,
+    )
+    widths = [max(1, math.prod(shape) // SHARE) for shape in shapes]
+    first = args.ctypes.data
+    if threads == 1 or max(widths) == 1:
+        function = _function(kind.kernel.address)
+        for i in range(len(calls)):
+            function(first + i * ARGS.itemsize, 0, 1)
+        return
     from sigconv.runtime.runner import STEP, Prepared
 
-    args, steps = np.zeros(len(calls), ARGS), np.zeros(len(calls), STEP)
-    size = kind.target.itemsize
-    for record, step, call in zip(args, steps, calls, strict=True):
-        n_rows, taps = call.table.shape
-        n = call.y.shape[1]
-        record["rows"], record["w"], record["y"] = call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data
-        record["n_rows"], record["J"], record["K"], record["n"] = n_rows, taps, call.w.shape[1], n
-        record["step"], record["dilation"], record["shear"] = 1, call.dilation, call.shear
-        record["y_row"] = call.y.strides[0] // size if n_rows > 1 else n
-        step["width"] = max(1, n_rows * taps * call.w.shape[1] * n // SHARE)
-    steps["kernel"] = kind.kernel.address
-    steps["args"] = args.ctypes.data + np.arange(len(calls)) * ARGS.itemsize
+    steps = np.zeros(len(calls), STEP)
+    steps["kernel"], steps["width"] = kind.kernel.address, widths
+    steps["args"] = first + np.arange(len(calls)) * ARGS.itemsize
     Prepared(steps).run(threads)
+
+
+@functools.cache
+def _function(address: int) -> Callable[[int, int, int], None]:
+    from sigconv.runtime.team import KernelFunction
+
+    return KernelFunction(address)

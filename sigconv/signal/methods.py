@@ -15,7 +15,7 @@ import numpy as np
 
 from sigconv.signal import direct, fft, kernels, nan, separable
 from sigconv.signal.costs import COSTS
-from sigconv.signal.problem import Array, Problem, product
+from sigconv.signal.problem import Array, Problem
 
 METHODS = ("direct", "separable", "oa", "fft")
 
@@ -24,6 +24,8 @@ TOLERANCE = {"f": 1e-4, "d": 1e-9, "F": 1e-4, "D": 1e-9}
 QUIET = 1e-2
 """Stretches of signal below this share of its level must still be accurate, quieter ones down to `TOLERANCE`."""
 SEGMENTS = 64
+FEW = 1 << 16
+"""Multiply-adds that take less time than a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def _inexact(problem: Problem) -> str | None:
     The bound is Percival's for the error of a cyclic convolution, ``norm2(x) norm2(w) eps (12.7 log2 n + 2.3)`` with
     some reserve for radices other than 2.
     """
-    points = product(fft.sizes_of(problem, fft.transformed_axes(problem)))
+    points = math.prod(fft.sizes_of(problem, fft.transformed_axes(problem)))
     sizes = []
     for a, fill in ((problem.x, problem.fillvalue), (problem.w, 0)):
         sizes.append(max(kernels.largest(a), abs(int(fill))) * math.sqrt(min(a.size, points)))
@@ -116,30 +118,33 @@ def workspace(problem: Problem, method: str) -> int:
     """Bytes beside inputs and result that a method needs, about."""
     dtype = fft.transform_dtype(problem)
     axes = fft.transformed_axes(problem)
-    batch = product(n for a, n in enumerate(problem.count) if a not in axes)
+    batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
     if method == "fft":
-        return 4 * product(fft.sizes_of(problem, axes)) * batch * dtype.itemsize
+        return 4 * math.prod(fft.sizes_of(problem, axes)) * batch * dtype.itemsize
     if method == "oa":
-        return 4 * product(fft.block_sizes(problem)) * dtype.itemsize
-    return product(problem.count) * problem.work.itemsize if method == "separable" else 0
+        return 4 * math.prod(fft.block_sizes(problem)) * dtype.itemsize
+    return math.prod(problem.count) * problem.work.itemsize if method == "separable" else 0
 
 
 # --- cost ----------------------------------------------------------------------------------------------------------
+_KINDS = {"f": "float32", "d": "float64", "F": "complex64", "D": "complex128"}
+"""The types that have costs of their own, by `numpy.dtype.char`."""
+
+
 def _kind(problem: Problem) -> str:
-    name = problem.work.name
     if problem.work.kind in "biu":
         return "float64" if problem.work.itemsize > 2 else "float32"
-    return name if name in COSTS["mac"] else "numpy"
+    return _KINDS.get(problem.work.char, "numpy")
 
 
 def _direct_seconds(problem: Problem) -> float:
     kind = _kind(problem)
-    taps = product(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if c)
-    signal = product(n for n, c in zip(problem.x.shape, problem.conv, strict=True) if c)
+    taps = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if c)
+    signal = math.prod(n for n, c in zip(problem.x.shape, problem.conv, strict=True) if c)
     if problem.zero_fill:
         taps = min(taps, signal)
-    batches = product(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
-    outputs = product(problem.count)
+    batches = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
+    outputs = math.prod(problem.count)
     seconds = batches * COSTS["call"]["direct"] + outputs * (taps * COSTS["mac"][kind] + COSTS["move"][kind])
     return float(seconds + COSTS["row"] * outputs / max(problem.count[-1], 1)) if problem.count else 0.0
 
@@ -157,11 +162,11 @@ def transform_seconds(points: int, batch: int, kind: str, itemsize: int) -> floa
 
 def _fft_seconds(problem: Problem) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
-    kind = dtype.name if dtype.name in COSTS["transform"] else "complex128"
-    points = product(fft.sizes_of(problem, axes))
+    kind = _KINDS.get(dtype.char, "complex128")
+    points = math.prod(fft.sizes_of(problem, axes))
     others = [(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes]
     batch_x, batch_w, batch = (
-        product(v) for v in ([n for n, _ in others], [k for _, k in others], [*map(max, others)])
+        math.prod(v) for v in ([n for n, _ in others], [k for _, k in others], [*map(max, others)])
     )
     seconds = transform_seconds(points, batch_x + batch_w + batch, kind, dtype.itemsize)
     return float(COSTS["call"]["fft"] + seconds + batch * points * COSTS["spectrum"][kind])
@@ -171,11 +176,11 @@ def _oa_seconds(problem: Problem) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
     if not axes:
         return _fft_seconds(problem)
-    kind = dtype.name if dtype.name in COSTS["transform"] else "complex128"
+    kind = _KINDS.get(dtype.char, "complex128")
     lengths = fft.block_sizes(problem)
-    points = product(lengths)
-    blocks = product(-(-problem.count[a] // (n - problem.w.shape[a] + 1)) for a, n in zip(axes, lengths, strict=True))
-    batch = product(n for a, n in enumerate(problem.count) if a not in axes)
+    points = math.prod(lengths)
+    blocks = math.prod(-(-problem.count[a] // (n - problem.w.shape[a] + 1)) for a, n in zip(axes, lengths, strict=True))
+    batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
     seconds = transform_seconds(points, 2 * blocks * batch + 1, kind, dtype.itemsize)
     return float(COSTS["call"]["oa"] + seconds + blocks * batch * points * COSTS["spectrum"][kind])
 
@@ -191,7 +196,7 @@ SECONDS: dict[str, Callable[[Problem], float]] = {
 # --- accuracy ------------------------------------------------------------------------------------------------------
 def error_bound(problem: Problem, method: str) -> float:
     """Error of the transforms as a share of the typical output of a signal that is as loud everywhere."""
-    points = product(
+    points = math.prod(
         fft.block_sizes(problem) if method == "oa" else fft.sizes_of(problem, fft.transformed_axes(problem))
     )
     dtype = fft.transform_dtype(problem)
@@ -300,14 +305,14 @@ def _run(
     if 0 in problem.count or 0 in problem.x.shape or 0 in problem.w.shape:
         return np.zeros(problem.count, problem.work)
     if method == "auto":
-        method = choose(problem, max_workspace).method
+        method = "direct" if problem.macs <= FEW else choose(problem, max_workspace).method
     elif LEGAL[method](problem) is not None:
         method = "direct"
     if method in ("oa", "fft"):
         if not nan.is_finite(problem.x):
             return nan.solve_nonfinite(problem, lambda p: _run(p, method, threads, None, max_workspace, blocks))
         if method == "oa":
-            room = fft.CHUNK if max_workspace is None else max_workspace // 4
+            room = None if max_workspace is None else max_workspace // 4
             return fft.run_blocks(problem, threads, out, blocks, room)
         return fft.run(problem, threads, out)
     if method == "separable":

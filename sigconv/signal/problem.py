@@ -7,6 +7,7 @@ reversed along the convolved axes, for a correlation its conjugate. A mode is a 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -67,10 +68,7 @@ class Problem:
     @property
     def macs(self) -> int:
         """Multiply-adds of the definition."""
-        taps = 1
-        for size, conv in zip(self.w.shape, self.conv, strict=True):
-            taps *= size if conv else 1
-        return taps * product(self.count)
+        return math.prod(k for k, c in zip(self.w.shape, self.conv, strict=True) if c) * math.prod(self.count)
 
     def reads(self, axis: int) -> Range:
         """The range of ``x`` that the outputs of a convolved axis read, borders included."""
@@ -88,14 +86,6 @@ class Problem:
         x = extend(self.x, boxes, self.boundary, self.fillvalue)
         start = tuple(k - 1 if c else 0 for k, c in zip(self.w.shape, self.conv, strict=True))
         return replace(self, x=x, start=start, boundary="fill", fillvalue=0)
-
-
-def product(sizes: Iterable[int]) -> int:
-    """Their product; NumPy's would overflow."""
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
 
 
 def flipper(conv: Sequence[bool]) -> tuple[slice, ...]:

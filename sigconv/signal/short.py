@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sigconv.signal import kernels
 from sigconv.signal.problem import Array
 
 LONGEST = 1 << 12
@@ -54,15 +55,21 @@ _free: dict[str, list[Desk]] = {"f": [], "d": [], "F": [], "D": []}
 
 
 def convolve(in1: Any, in2: Any, mode: str) -> Array | None:
-    """The convolution of two short vectors of one floating-point type; None: it is for others to do."""
-    if type(in1) is not np.ndarray or type(in2) is not np.ndarray:
+    """The convolution of two short vectors; None: it is for others to do."""
+    x, w = np.asarray(in1), np.asarray(in2)
+    if x.ndim != 1 or w.ndim != 1:
         return None
-    kind = in1.dtype.char
-    if kind != in2.dtype.char or in1.ndim != 1 or in2.ndim != 1 or kind not in _free:
-        return None
-    n, k = len(in1), len(in2)
+    n, k = len(x), len(w)
     if not 0 < n <= LONGEST or not 0 < k <= LONGEST or n * k > PRODUCTS:
         return None
+    kind = x.dtype.char
+    if kind != w.dtype.char or kind not in _free:
+        result = _result(x, w)
+        if result is None:
+            return None
+        kind, dtype = result
+    else:
+        dtype = None
     if mode == "full":
         start, count = 0, n + k - 1
     elif mode == "same":
@@ -76,15 +83,36 @@ def convolve(in1: Any, in2: Any, mode: str) -> Array | None:
     except IndexError:
         desk = Desk(np.dtype(kind))
     if n >= k:
-        y = desk.run(in1, in2[::-1], n, k, start, count)
+        y = desk.run(x, w[::-1], n, k, start, count)
     else:
-        y = desk.run(in2, in1[::-1], k, n, start, count)
+        y = desk.run(w, x[::-1], k, n, start, count)
     _free[kind].append(desk)
-    return y
+    return y if dtype is None else _narrowed(y, dtype)
+
+
+def _result(x: Array, w: Array) -> tuple[str, np.dtype[Any]] | None:
+    """In which type to sum mixed and other types, and the type of the result; None: not here.
+
+    Integers are summed in float64 where no sum can leave its exact range.
+    """
+    if x.dtype.kind not in "iufc" or w.dtype.kind not in "iufc":
+        return None
+    dtype = np.result_type(x.dtype, w.dtype)
+    if dtype.kind in "iu":
+        exact = kernels.largest(x) * kernels.largest(w) * min(len(x), len(w)) < 1 << 53
+        return ("d", dtype) if exact else None
+    kind = "f" if dtype.char == "e" else dtype.char
+    return (kind, dtype) if kind in _free else None
+
+
+def _narrowed(y: Array, dtype: np.dtype[Any]) -> Array:
+    """Integers modulo the size of their type."""
+    return (y.astype(np.int64) if dtype.kind in "iu" else y).astype(dtype, copy=False)
 
 
 def correlate(in1: Any, in2: Any, mode: str) -> Array | None:
     """The correlation of two short vectors, likewise."""
-    if type(in2) is not np.ndarray or in2.ndim != 1:
+    w = np.asarray(in2)
+    if w.ndim != 1:
         return None
-    return convolve(in1, in2[::-1] if in2.dtype.kind != "c" else in2[::-1].conj(), mode)
+    return convolve(in1, w[::-1] if w.dtype.kind != "c" else w[::-1].conj(), mode)
