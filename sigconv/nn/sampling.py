@@ -184,7 +184,7 @@ def interpolate(
     scale_factor : float or sequence of float
         Instead of ``size``: output sizes are ``floor(size * scale_factor)``, positions follow the factor itself unless
         ``recompute_scale_factor``. An axis whose size stays is left alone,
-        with ``bicubic`` only if all stay.
+        with ``bicubic`` (not antialiased) only if all stay, with ``nearest-exact`` never (torch's rules).
     mode : {'nearest', 'nearest-exact', 'linear', 'bilinear', 'trilinear', 'bicubic', 'area'}
         ``linear`` is of one spatial axis, ``bilinear`` and ``bicubic`` (a = -0.75, of Keys' family) of two,
         ``trilinear`` of three. ``area`` is `adaptive_avg_pool2d`. ``nearest`` takes ``floor(i / factor)``,
@@ -232,7 +232,7 @@ def _write_interpolate(
     if mode == "area":
         return adaptive(net, "avg", x, sizes)
     if smooth:
-        if mode != "bicubic" or sizes == x.shape[2:]:
+        if mode != "bicubic" or antialias or sizes == x.shape[2:]:
             scales = [1.0 if o == n else scale for n, o, scale in zip(x.shape[2:], sizes, scales, strict=True)]
         return _resized(net, x, sizes, scales, mode, bool(align_corners), antialias)
     axes = list(zip(x.shape[2:], sizes, scales, strict=True))
@@ -243,7 +243,7 @@ def _write_interpolate(
         step = np.float32(1 / scale)
         centre = np.float32(0.5 if mode == "nearest-exact" else 0)
         index = np.minimum(np.floor((np.arange(o, dtype=np.float32) + centre) * step).astype(np.int64), n - 1)
-        if o != n:
+        if o != n or (mode == "nearest-exact" and not np.array_equal(index, np.arange(n))):
             x = net.node("Gather", x, net.constant(index, np.int64), axis=2 + i)
     return x
 
