@@ -157,8 +157,14 @@ def convolve(
     >>> convolve([1, 2, 3, 4], [1, 1, 1], mode='same', boundary='wrap')
     array([7, 6, 9, 8])
     """
-    if out is None and dtype is None and axes is None and boundary == "fill" and method in _SUMS:
-        if type(fillvalue) is int and fillvalue == 0 and nan_policy == "propagate":
+    if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
+        if (
+            boundary == "fill"
+            and type(fillvalue) is int
+            and fillvalue == 0
+            and nan_policy == "propagate"
+            and method in _SUMS
+        ):
             y = short.convolve(in1, in2, mode)
             if y is not None:
                 return y
@@ -197,8 +203,14 @@ def correlate(
     >>> correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
-    if out is None and dtype is None and axes is None and boundary == "fill" and method in _SUMS:
-        if type(fillvalue) is int and fillvalue == 0 and nan_policy == "propagate":
+    if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
+        if (
+            boundary == "fill"
+            and type(fillvalue) is int
+            and fillvalue == 0
+            and nan_policy == "propagate"
+            and method in _SUMS
+        ):
             y = short.correlate(in1, in2, mode)
             if y is not None:
                 return y
@@ -285,8 +297,8 @@ def convolve2d(
     Examples
     --------
     >>> convolve2d([[1, 2], [3, 4]], [[1, 10]], mode='same')
-    array([[10, 21],
-           [30, 43]])
+    array([[ 1, 12],
+           [ 3, 34]])
     """
     return _two_dimensional(in1, in2, mode, boundary, fillvalue, method, True)
 

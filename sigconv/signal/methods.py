@@ -285,7 +285,12 @@ def solve(
     def finite(p: Problem) -> Array:
         return _run(p, method, threads, None, max_workspace, blocks)
 
-    y = nan.apply_policy(problem, nan_policy, lambda p: solve(p, method, threads=threads, max_workspace=max_workspace))
+    if 0 in problem.count or 0 in problem.x.shape or 0 in problem.w.shape:
+        y: Array | None = np.zeros(problem.count, problem.work)
+    else:
+        y = nan.apply_policy(
+            problem, nan_policy, lambda p: solve(p, method, threads=threads, max_workspace=max_workspace)
+        )
     if y is None:
         place = out if out is not None and out.dtype == problem.work and out.flags.c_contiguous else None
         if problem.work.kind in "fc" and not nan.is_finite(problem.w):
@@ -302,8 +307,6 @@ def solve(
 def _run(
     problem: Problem, method: str, threads: int, out: Array | None, max_workspace: int | None, blocks: Any
 ) -> Array:
-    if 0 in problem.count or 0 in problem.x.shape or 0 in problem.w.shape:
-        return np.zeros(problem.count, problem.work)
     if method == "auto":
         method = "direct" if problem.macs <= FEW else choose(problem, max_workspace).method
     elif LEGAL[method](problem) is not None:

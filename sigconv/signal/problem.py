@@ -98,8 +98,6 @@ def extension(first: int, stop: int, size: int, boundary: str) -> Array:
     i = np.arange(first, stop, dtype=np.int64)
     if boundary == "fill":
         return np.where((i >= 0) & (i < size), i, -1)
-    if size == 0 and stop > first:
-        raise ValueError(f"in1 is empty, so boundary={boundary!r} has nothing to continue; accepted is 'fill'")
     if boundary == "edge":
         return np.clip(i, 0, size - 1)
     if boundary == "wrap":

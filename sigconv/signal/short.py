@@ -62,7 +62,7 @@ def convolve(in1: Any, in2: Any, mode: str) -> Array | None:
     n, k = len(x), len(w)
     if not 0 < n <= LONGEST or not 0 < k <= LONGEST or n * k > PRODUCTS:
         return None
-    kind = x.dtype.char
+    kind: str = x.dtype.char
     if kind != w.dtype.char or kind not in _free:
         result = _result(x, w)
         if result is None:

@@ -66,7 +66,7 @@ def convolve(
 def correlate(
     x: np.ndarray, h: np.ndarray, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0
 ) -> np.ndarray:
-    """``y[n] = sum_k x[n + k] conj(h[k])`` from the lag ``1 - K`` on; 'valid' of a longer ``h`` is reversed, conjugated."""
+    """``y[n] = sum_k x[n + k] conj(h[k])`` from lag ``1 - K`` on; 'valid' of a longer ``h``: reversed, conjugated."""
     if mode == "valid" and h.size and all(n < k for n, k in zip(x.shape, h.shape, strict=True)):
         return np.conj(np.flip(correlate(h, x, mode)))
     return convolve(x, np.flip(h).conj(), mode, boundary, fillvalue)
