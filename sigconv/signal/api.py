@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,14 +34,14 @@ _SUMS = ("auto", "direct")
 
 
 @functools.cache
-def _threads_of(setting: str | None) -> int:
-    """The threads that a value of the environment variable means; finding the cores takes longer than a short call."""
+def _default_threads() -> int:
+    """The setting, looked up once: finding the cores takes longer than a short call."""
     return int(config.get("threads"))
 
 
 def _threads(workers: int | None) -> int:
     if workers is None:
-        return _threads_of(os.environ.get("SIGCONV_THREADS"))
+        return _default_threads()
     count = operator.index(workers)
     if count == 0 or count < -config.available_cores():
         raise ValueError(f"workers={workers}; accepted are 1 or more, or -1 for every core, -2 for all but one …")
@@ -134,7 +133,7 @@ def convolve(
         ValueError. 'omit': NaN in ``in1`` is missing, and each output is scaled by ``sum |in2|`` of its window over
         that of the values which are there (normalised convolution); NaN where none is.
     workers : int, optional
-        Threads; the setting ``SIGCONV_THREADS`` by default. Results do not depend on it.
+        Threads; by default the setting ``SIGCONV_THREADS`` at the first call. Results do not depend on it.
     max_workspace : int, optional
         Bytes that a method picked by 'auto' may use beside inputs and result.
 

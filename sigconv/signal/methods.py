@@ -7,7 +7,7 @@ have to show first that their errors stay small against the signal where it is q
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,7 +145,8 @@ def _direct_seconds(problem: Problem) -> float:
         taps = min(taps, signal)
     batches = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
     outputs = math.prod(problem.count)
-    seconds = batches * COSTS["call"]["direct"] + outputs * (taps * COSTS["mac"][kind] + COSTS["move"][kind])
+    mac = COSTS["mac_apart" if sum(k > 1 for k in problem.w.shape) > 2 else "mac"][kind]
+    seconds = batches * COSTS["call"]["direct"] + outputs * (taps * mac + COSTS["move"][kind])
     return float(seconds + COSTS["row"] * outputs / max(problem.count[-1], 1)) if problem.count else 0.0
 
 
@@ -154,21 +155,24 @@ def _separable_seconds(problem: Problem) -> float:
     return float(sum(_direct_seconds(step) for step in separable.passes(replace(problem, fillvalue=0), vectors)))
 
 
-def transform_seconds(points: int, batch: int, kind: str, itemsize: int) -> float:
-    """Of ``batch`` transforms of ``points``."""
-    table = COSTS["transform"] if points * itemsize <= COSTS["cache"] else COSTS["transform_far"]
+def transform_seconds(sizes: Sequence[int], batch: int, kind: str, itemsize: int) -> float:
+    """Of ``batch`` transforms of some lengths; it is the longest that may leave the cache."""
+    points = math.prod(sizes)
+    near = max(sizes, default=1) * itemsize <= COSTS["cache"]
+    table = COSTS["transform" if near else "transform_far"]
     return float(batch * points * math.log2(max(points, 2)) * table[kind])
 
 
 def _fft_seconds(problem: Problem) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
     kind = _KINDS.get(dtype.char, "complex128")
-    points = math.prod(fft.sizes_of(problem, axes))
+    sizes = fft.sizes_of(problem, axes)
+    points = math.prod(sizes)
     others = [(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes]
     batch_x, batch_w, batch = (
         math.prod(v) for v in ([n for n, _ in others], [k for _, k in others], [*map(max, others)])
     )
-    seconds = transform_seconds(points, batch_x + batch_w + batch, kind, dtype.itemsize)
+    seconds = transform_seconds(sizes, batch_x + batch_w + batch, kind, dtype.itemsize)
     return float(COSTS["call"]["fft"] + seconds + batch * points * COSTS["spectrum"][kind])
 
 
@@ -181,8 +185,9 @@ def _oa_seconds(problem: Problem) -> float:
     points = math.prod(lengths)
     blocks = math.prod(-(-problem.count[a] // (n - problem.w.shape[a] + 1)) for a, n in zip(axes, lengths, strict=True))
     batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
-    seconds = transform_seconds(points, 2 * blocks * batch + 1, kind, dtype.itemsize)
-    return float(COSTS["call"]["oa"] + seconds + blocks * batch * points * COSTS["spectrum"][kind])
+    seconds = transform_seconds(lengths, 2 * blocks * batch + 1, kind, dtype.itemsize)
+    handling = COSTS["spectrum"][kind] * (1 + COSTS["tiling"] * (len(axes) - 1))
+    return float(COSTS["call"]["oa"] + seconds + blocks * batch * points * handling)
 
 
 SECONDS: dict[str, Callable[[Problem], float]] = {
