@@ -157,6 +157,14 @@ def test_batches(data: st.DataObject, mode: str, boundary: str, method: str, see
     st.lists(st.tuples(st.booleans(), st.integers(0, 10**6), st.sampled_from([np.nan, np.inf, -np.inf])), max_size=4),
     st.booleans(),
 )
+@example(
+    {
+        "shapes": ((1, 1, 2), (1, 1, 3)), "dtypes": ("float32", "float32"), "mode": "full", "boundary": "fill",
+        "fillvalue": 0, "method": "direct", "seed": 0,
+    },
+    [(False, 0, np.nan)],
+    False,
+)  # fmt: skip
 def test_every_method_has_the_pattern_of_the_definition(
     task: dict[str, Any], bad: list[tuple[bool, int, float]], zeros: bool
 ) -> None:

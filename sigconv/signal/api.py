@@ -43,9 +43,12 @@ def _threads(workers: int | None) -> int:
     if workers is None:
         return _default_threads()
     count = operator.index(workers)
-    if count == 0 or count < -config.available_cores():
+    if count > 0:
+        return count
+    cores = config.available_cores()
+    if count == 0 or count < -cores:
         raise ValueError(f"workers={workers}; accepted are 1 or more, or -1 for every core, -2 for all but one …")
-    return count if count > 0 else config.available_cores() + 1 + count
+    return cores + 1 + count
 
 
 def _checked_out(problem: Problem, out: Any) -> Array | None:

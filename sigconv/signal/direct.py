@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.signal import kernels
+from sigconv.signal.nan import is_finite
 from sigconv.signal.problem import Array, Problem, extend, extension
 
 LONG_ROW = 64
@@ -34,8 +35,9 @@ def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
 
     ``out``: where to put it if possible, a C-contiguous array of that shape and type.
     """
-    if problem.zero_fill and _taps(problem.w, problem) > _taps(problem.x, problem):
-        problem = problem.swapped()
+    commuted = problem.commuted()
+    if commuted is not problem and is_finite(problem.x):  # 0 * NaN beyond the ends is not in the sum
+        problem = commuted
     batch = [a for a, c in enumerate(problem.conv) if not c and problem.w.shape[a] > 1]
     order = batch + [a for a in range(problem.x.ndim) if a not in batch]
     x, w = problem.x.transpose(order), problem.w.transpose(order)
@@ -49,18 +51,17 @@ def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
     return y if plain else y.transpose(np.argsort(order))
 
 
-def _taps(a: Array, problem: Problem) -> int:
-    return math.prod(n for n, c in zip(a.shape, problem.conv, strict=True) if c)
-
-
 def _correlate(problem: Problem, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> None:
     """One signal with one kernel of the same rank, into ``y`` (C-contiguous)."""
     first = tuple(s - (k - 1) for s, k in zip(start, w.shape, strict=True))
     if y.size == 0 or w.size == 0:
         y[...] = 0
         return
-    if problem.work.char in "FD" and w.dtype.kind != "c" and problem.fillvalue == 0:
+    if problem.work.char in "FD" and w.dtype.kind != "c":
         # Real taps: the parts of a number are two neighbours, with an axis of their own that is not convolved.
+        if problem.fillvalue != 0:
+            boxes = [(f, f + n + k - 1) for f, n, k in zip(first, y.shape, w.shape, strict=True)]
+            x, start = extend(x, boxes, "fill", problem.fillvalue), tuple(k - 1 for k in w.shape)
         part = np.dtype(problem.work.char.lower())
         halves = np.ascontiguousarray(x, problem.work).view(part).reshape(*x.shape, 2)
         inner = replace(problem, work=part, fillvalue=0)
@@ -69,6 +70,8 @@ def _correlate(problem: Problem, x: Array, w: Array, start: Sequence[int], y: Ar
     variant = kernels.variant(x, w, problem.work, problem.fillvalue)
     if variant is None:
         _by_taps(problem, x, w, first, y)
+        return
+    if problem.zero_fill and kernels.run_vector(variant, x, w, start, y, threads):
         return
     target = y if variant.target == y.dtype else np.empty(y.shape, variant.target)
     if problem.fillvalue != 0:

@@ -17,6 +17,10 @@ from sigconv.signal.problem import Array
 
 SHARE = 1 << 16
 """Multiply-adds that are worth a thread."""
+ALONE = 1 << 22
+"""Multiply-adds of a vector for which no other thread is called."""
+VECTOR_TAPS = 512
+"""Most taps of `run_vector`, whose borders are slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,20 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
     steps["kernel"], steps["width"] = kind.kernel.address, widths
     steps["args"] = first + np.arange(len(calls)) * ARGS.itemsize
     Prepared(steps).run(threads)
+
+
+def run_vector(kind: Variant, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> bool:
+    """One vector with zeros beyond its ends, borders and all in one call of one thread; False: not such a task."""
+    macs = y.size * w.size
+    if x.ndim != 1 or kind.source.kind not in "fc" or (threads > 1 and macs > ALONE) or w.size > VECTOR_TAPS:
+        return False
+    from sigconv.kernels.cpu import rows_short
+
+    x, w = np.ascontiguousarray(x, kind.source), np.ascontiguousarray(w, kind.sums)
+    values = (x.ctypes.data, len(x), w.ctypes.data, len(w), 1, y.ctypes.data, start[0], len(y))
+    args = np.array([values], rows_short.ARGS)
+    _function(rows_short.KERNELS[f"{kind.sums.kind}{8 * kind.sums.itemsize}"].address)(args.ctypes.data, 0, 1)
+    return True
 
 
 @functools.cache

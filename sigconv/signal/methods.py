@@ -26,6 +26,8 @@ QUIET = 1e-2
 SEGMENTS = 64
 FEW = 1 << 16
 """Multiply-adds that take less time than a choice."""
+FEW_TAPS = 24
+"""Taps with which no other method is faster, whatever the signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,6 @@ def _kind(problem: Problem) -> str:
 def _direct_seconds(problem: Problem) -> float:
     kind = _kind(problem)
     taps = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if c)
-    signal = math.prod(n for n, c in zip(problem.x.shape, problem.conv, strict=True) if c)
-    if problem.zero_fill:
-        taps = min(taps, signal)
     batches = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
     outputs = math.prod(problem.count)
     mac = COSTS["mac_apart" if sum(k > 1 for k in problem.w.shape) > 2 else "mac"][kind]
@@ -239,6 +238,7 @@ def accurate(problem: Problem, method: str) -> str | None:
 # --- pick and run --------------------------------------------------------------------------------------------------
 def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
     """The legal method with the lowest predicted time."""
+    problem = problem.commuted()
     seconds: dict[str, float] = {}
     rejected: dict[str, str] = {}
     for name in METHODS:
@@ -297,6 +297,7 @@ def solve(
             problem, nan_policy, lambda p: solve(p, method, threads=threads, max_workspace=max_workspace)
         )
     if y is None:
+        problem = problem.commuted()
         place = out if out is not None and out.dtype == problem.work and out.flags.c_contiguous else None
         if problem.work.kind in "fc" and not nan.is_finite(problem.w):
             y = nan.solve_nonfinite(problem, finite)
@@ -313,7 +314,8 @@ def _run(
     problem: Problem, method: str, threads: int, out: Array | None, max_workspace: int | None, blocks: Any
 ) -> Array:
     if method == "auto":
-        method = "direct" if problem.macs <= FEW else choose(problem, max_workspace).method
+        few = problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count))
+        method = "direct" if few else choose(problem, max_workspace).method
     elif LEGAL[method](problem) is not None:
         method = "direct"
     if method in ("oa", "fft"):

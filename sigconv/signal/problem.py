@@ -80,6 +80,11 @@ class Problem:
         flip = flipper(self.conv)
         return replace(self, x=self.w[flip], w=self.x[flip])
 
+    def commuted(self) -> Problem:
+        """The same result with the shorter array as the kernel, where signal and kernel commute."""
+        taps = [math.prod(n for n, c in zip(a.shape, self.conv, strict=True) if c) for a in (self.x, self.w)]
+        return self.swapped() if self.zero_fill and taps[0] < taps[1] else self
+
     def extended(self) -> Problem:
         """The same task with the borders written out: nothing beyond the ends of the new signal is read."""
         boxes = [self.reads(a) if c else (0, n) for a, (c, n) in enumerate(zip(self.conv, self.x.shape, strict=True))]

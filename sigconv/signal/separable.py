@@ -81,7 +81,8 @@ def passes(problem: Problem, vectors: Sequence[Array]) -> list[Problem]:
         done.add(a)
         shape = [1] * problem.w.ndim
         shape[a] = -1
-        start = tuple(s if c == a or c not in axes else 0 for c, s in enumerate(problem.start))
+        cut = (a,) if result else (a, *(c for c in range(problem.w.ndim) if c not in axes))
+        start = tuple(s if c in cut else 0 for c, s in enumerate(problem.start))
         count = tuple(n if c in done or c not in axes else problem.x.shape[c] for c, n in enumerate(problem.count))
         result.append(
             replace(problem, w=vectors[axes.index(a)].reshape(shape), start=start, count=count, fillvalue=fill)

@@ -14,9 +14,9 @@ import numpy as np
 from sigconv.signal import kernels
 from sigconv.signal.problem import Array
 
-LONGEST = 1 << 12
+LONGEST = 1 << 14
 """Numbers of the longest signal."""
-PRODUCTS = 1 << 17
+PRODUCTS = 1 << 18
 """Most multiply-adds: up to these the direct method is the fastest anyway."""
 
 _Call = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)  # too short to let the GIL go
@@ -95,8 +95,8 @@ def _result(x: Array, w: Array) -> tuple[str, np.dtype[Any]] | None:
 
     Integers are summed in float64 where no sum can leave its exact range.
     """
-    if x.dtype.kind not in "iufc" or w.dtype.kind not in "iufc":
-        return None
+    if x.dtype.kind not in "iufc" or w.dtype.kind not in "iufc" or (x.dtype.kind == "c") != (w.dtype.kind == "c"):
+        return None  # a real number is not a complex one where Inf times 0 counts
     dtype = np.result_type(x.dtype, w.dtype)
     if dtype.kind in "iu":
         exact = kernels.largest(x) * kernels.largest(w) * min(len(x), len(w)) < 1 << 53
