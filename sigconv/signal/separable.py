@@ -75,7 +75,8 @@ def passes(problem: Problem, vectors: Sequence[Array]) -> list[Problem]:
     A fill value beyond the border is itself convolved by the passes before.
     """
     axes = long_axes(problem)
-    result, fill = [], problem.fillvalue
+    result: list[Problem] = []
+    fill = problem.fillvalue
     done: set[int] = set()
     for a in reversed(axes):
         done.add(a)
