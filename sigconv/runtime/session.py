@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ def as_array(name: str, given: Any, dtype: np.dtype[Any] | None, shape: object) 
     if array.dtype.newbyteorder("=") != dtype:
         raise wrong_dtype(name, array.dtype.name, dtype.name)
     return array.astype(dtype)
+
+
+def _address(array: np.ndarray) -> int:
+    """Where a contiguous array's elements lie."""
+    try:
+        return addressof(c_char.from_buffer(array))  # a third of the time of the attribute below
+    except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype that buffers do not know
+        return int(array.__array_interface__["data"][0])
 
 
 def _aligned(nbytes: int) -> np.ndarray:
@@ -196,7 +205,7 @@ class Session:
         memory = self._memory
         for places, array in zip(fixups, arrays, strict=True):
             if places and array is not None and memory is not None:
-                address = array.__array_interface__["data"][0]
+                address = _address(array)
                 for word, offset in places:
                     memory[word] = address + offset
 
