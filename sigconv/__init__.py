@@ -19,6 +19,22 @@ _HOME = {
     "ModelError": "sigconv.errors",
     "UnsupportedError": "sigconv.errors",
     "InputError": "sigconv.errors",
+    "nn": "sigconv.nn",
+    "choose_conv_method": "sigconv.signal.api",
+    "convolve": "sigconv.signal.api",
+    "convolve2d": "sigconv.signal.api",
+    "correlate": "sigconv.signal.api",
+    "correlate2d": "sigconv.signal.api",
+    "correlation_lags": "sigconv.signal.api",
+    "fftconvolve": "sigconv.signal.api",
+    "oaconvolve": "sigconv.signal.api",
+    "upfirdn": "sigconv.signal.upfirdn",
+    "xcorr": "sigconv.signal.xcorr",
+    "cv": "sigconv.cv",
+    "filters": "sigconv.filters",
+    "ndimage": "sigconv.ndimage",
+    "numpy": "sigconv.numpy",
+    "shapes": "sigconv.shapes",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -27,7 +43,11 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'sigconv' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    module = importlib.import_module(home)
+    value = globals()[name] = (
+        module if home == f"{__name__}.{name}" else getattr(module, name)
+    )  # found at once next time
+    return value
 
 
 def __dir__() -> list[str]:

@@ -203,6 +203,35 @@ def test_every_candidate(nodes, feeds, constants):
                     assert np.array_equal(got, results[0][name]), "results depend on the number of threads"
 
 
+COMPUTED = [
+    *CONVS,
+    _conv("groups-aligned-ragged-tile", (1, 48, 5, 6), (144, 16, 3, 3), group=3, pads=[1, 1, 1, 1]),
+    _conv("tiles-and-passes", (1, 700, 3, 4), (90, 700, 2, 2)),
+    _conv("transposed-reversed-taps", (1, 17, 6, 5), (17, 19, 5, 7), transposed=True, strides=[2, 3], dilations=[1, 2]),
+    *[_node(f"gemm-{n}", "Gemm", [(m, k)], {"transB": t}, {"w": np.ones((n, k) if t else (k, n), np.float32), "c": c})
+      for m, k, n, t, c in ((5, 37, 70, 1, np.zeros(70, np.float32)), (1, 300, 10, 0, np.ones((1, 10), np.float32)))],
+    _node("gemm-plain", "Gemm", [(19, 33)], {"transA": 1}, {"w": np.ones((19, 16), np.float32)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes, feeds, constants", COMPUTED)
+def test_weights_that_the_run_computes_give_the_bits_of_constant_ones(nodes, feeds, constants):
+    """Weights and bias as inputs: packed by steps of the program, by the candidate that constant ones would have."""
+    fresh = {k: _seed(k).standard_normal(v.shape).astype(v.dtype) for k, v in constants.items()}
+    inputs = {**feeds, **fresh}
+    wanted, shapes = _graph(nodes, feeds, fresh), {k: a.shape for k, a in inputs.items()}
+    for candidate in REGISTRY[nodes[0].op]:
+        for threads in (1, 3):
+            constant = compile_graph(wanted, {k: a.shape for k, a in feeds.items()}, threads, only={candidate.name})
+            program = compile_graph(_graph(nodes, inputs, {}), shapes, threads, only={candidate.name})
+            assert program.rows[0].algorithm == constant.rows[0].algorithm
+            session = Session(program)
+            for _ in range(2):
+                got = session.run(inputs)
+                for name, want in Session(constant).run(feeds).items():
+                    assert np.array_equal(got[name], want), candidate.name
+
+
 @pytest.mark.parametrize("nodes, feeds, constants", [p for p in CONVS if len(p.values[0]) == 1])
 def test_convolution_against_naive_loops(nodes, feeds, constants):
     (node,) = nodes

@@ -21,6 +21,7 @@ from sigconv.planner.lower.cpu.direct import (
 )  # fmt: skip
 from sigconv.planner.lower.cpu.portable import clamp_only, finish
 from sigconv.planner.lower.cpu.reduce import single
+from sigconv.planner.lower.cpu.weights import bias_table, operand, pack_depthwise, packing_seconds
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
@@ -39,12 +40,13 @@ def _cost(unit: Unit, b: Builder) -> Cost:
     seconds = flops / 3e10 + nbytes / 4e10
     if not has_layout(b, unit.node.inputs[0], lanes(b.dtype(unit.output))):
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
+    seconds += packing_seconds(b, unit.node.inputs[1:2])
     return Cost(flops, nbytes, seconds)
 
 
 def _lower(unit: Unit, b: Builder) -> None:
     d, h, w = three(conv_window(unit, b).axes)
-    weights = b.constant(unit.node.inputs[1])
+    weights, source = operand(b, unit.node.inputs[1])
     x = b.blocked(unit.node.inputs[0], margin_of(w))
     r = b.blocked(unit.residual) if unit.residual else None
     y = b.new(unit.output, x.block)
@@ -55,9 +57,10 @@ def _lower(unit: Unit, b: Builder) -> None:
     kd, kh = d.tap_ranges(), h.tap_ranges()
     first = Address(x.buffer, x.address.offset - w.before * xs.pixel * x.dtype.itemsize)
     flops = 2.0 * float(np.prod(y.shape)) * float(np.prod(weights.shape[2:]))
+    packed = kernels.pack(weights) if source is None else pack_depthwise(b, source)
     b.emit(
         single(kernels.depthwise_f32, kernels.depthwise_f64, x.dtype), width=min(b.threads, int(flops / GRAIN * 2) + 1),
-        x=first, w=kernels.pack(weights), bias=0 if bias is None else kernels.pack(bias), y=y.address,
+        x=first, w=packed, bias=0 if bias is None else bias_table(b, bias, 1, len(weights), x.dtype), y=y.address,
         batch=x.shape[0], blocks=x.blocks, out_d=d.output, out_h=h.output, out_w=w.output,
         kernel_d=d.kernel, kernel_h=h.kernel, kernel_w=w.kernel, stride_d=d.stride, stride_h=h.stride,
         origin_d=-d.before, origin_h=-h.before, kd_lo=kd[0], kd_hi=kd[1], kh_lo=kh[0], kh_hi=kh[1],

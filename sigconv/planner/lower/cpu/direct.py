@@ -16,6 +16,7 @@ from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Address, Builder, Tensor
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Activation, Unit
+from sigconv.planner.lower.cpu.weights import Source, bias_table, operand, pack_direct, packing_seconds
 
 L1_BYTES = 32 * 1024
 """What one pass of packed weights may take, so that it stays in L1 beside the rows it meets."""
@@ -63,14 +64,16 @@ def margin_of(axis: WindowAxis) -> tuple[int, int]:
 
 
 def emit(
-    b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | None, y: Address, residual: Address | None,
-    batch: int, block: int, axes: tuple[WindowAxis, WindowAxis, WindowAxis], xs: Strides, ys: Strides,
-    rs: Strides | None, activation: Activation, flat: bool, masked: bool = False,
+    b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | Address | None, y: Address,
+    residual: Address | None, batch: int, block: int, axes: tuple[WindowAxis, WindowAxis, WindowAxis],
+    xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool, masked: bool = False,
+    source: Source | None = None,
 ) -> None:  # fmt: skip
     """One call of the direct kernel.
 
     ``weights``: [groups, M, C, KD, KH, KW]. ``flat``: one tap, unit strides and rows that follow each other without
     margins, so that all pixels form one long row that can be cut anywhere. ``masked``: lanes past M belong to others.
+    ``source``: where the weights lie if the run computes them.
     """
     dtype = weights.dtype
     groups, m, c = weights.shape[:3]
@@ -82,11 +85,12 @@ def emit(
     depth = w.kernel if along_row else 1  # the taps of a row are neighbours in x and w: reduce over them as one block
     first, width, pixels = kernels.tiles(m, dtype)
     channels = -(-m // vl) * vl
-    starts = np.zeros((groups, channels), dtype)
-    if bias is not None:
-        starts[:, :m] = bias.reshape(groups, m)
-    parts = [kernels.pack(g, block) for g in weights]
-    packed = parts[0] if groups == 1 else np.concatenate(parts)
+    starts = bias_table(b, bias, groups, m, dtype)
+    if source is None:
+        parts = [kernels.pack(g, block) for g in weights]
+        packed: np.ndarray | Address = parts[0] if groups == 1 else np.concatenate(parts)
+    else:
+        packed = pack_direct(b, weights, source, block)
     rows, out_w, last_w, row_stride = d.output * h.output, w.output, w.output, h.stride
     y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
     if flat:
@@ -107,7 +111,7 @@ def emit(
     r = rs or zero
     b.emit(
         kernels.direct_f32 if dtype == np.float32 else kernels.direct_f64, width=threads,
-        x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts.reshape(-1), y=y,
+        x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts, y=y,
         residual=residual or 0, batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first),
         rows=rows, chunk_rows=chunk_rows, out_h=h.output, out_w=out_w, last_w=last_w, n_blocks=n_blocks,
         block=block * depth, last_block=(c - (n_blocks - 1) * block) * depth,
@@ -117,7 +121,7 @@ def emit(
         x_block=xs.block, x_d=xs.d, x_h=x_h, x_kd=xs.d * d.dilation, x_kh=x_h * h.dilation,
         x_kw=xs.pixel * w.dilation, x_pixel=xs.pixel * w.stride, y_batch=ys.batch, y_group=ys.group,
         y_vector=ys.block, y_d=ys.d, y_h=y_h, y_pixel=ys.pixel, r_batch=r.batch, r_group=r.group, r_vector=r.block,
-        r_d=r.d, r_h=r_h, r_pixel=r.pixel, w_group=packed.size // groups, bias_group=channels, tile_first=first,
+        r_d=r.d, r_h=r_h, r_pixel=r.pixel, w_group=c * taps * channels, bias_group=channels, tile_first=first,
         tile_width=width, tile_pixels=pixels, tail=m - (channels // vl - 1) * vl if masked else vl,
         alpha=activation.alpha, lo=activation.lo, hi=activation.hi,
     )  # fmt: skip
@@ -154,9 +158,12 @@ def transposed_window(unit: Unit, b: Builder) -> TransposedWindow:
     return TransposedWindow.of(x[2:], w[2:], **{k: a.get(k) for k in keys}, auto_pad=a.get("auto_pad", "NOTSET"))
 
 
-def bias_of(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.ndarray | None:
-    """The node's own bias and the fused constant."""
-    own = b.constant(unit.node.inputs[2]) if len(unit.node.inputs) > 2 and unit.node.inputs[2] else None
+def bias_of(unit: Unit, b: Builder, channels: int, dtype: np.dtype[Any]) -> np.ndarray | Address | None:
+    """The node's own bias and the fused constant; where the own one lies if the run computes it."""
+    name = unit.node.inputs[2] if len(unit.node.inputs) > 2 else ""
+    if name and not b.is_constant(name):
+        return b.plain(name).address
+    own = b.constant(name) if name else None
     parts = [p for p in (own, unit.bias) if p is not None]
     return sum(parts[1:], parts[0]).astype(dtype, copy=False).reshape(channels) if parts else None
 
@@ -186,8 +193,8 @@ def legal_conv(unit: Unit, b: Builder) -> str | None:
     reason = known(unit, b) or float_type(unit, b)
     if reason:
         return reason
-    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
-        return "weights are not constant"
+    if unit.bias is not None and any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
+        return "bias is not constant but fused with one"
     rank = len(b.shape(unit.node.inputs[0])) - 2
     return None if 1 <= rank <= 3 else f"{rank} spatial axes"
 
@@ -225,6 +232,7 @@ def _cost_conv(unit: Unit, b: Builder, planar: bool) -> Cost:
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
     if groups > 1 and used < 1:
         seconds += b.nbytes(unit.output) / 4e9
+    seconds += packing_seconds(b, unit.node.inputs[1:2])
     return Cost(flops, nbytes, seconds)
 
 
@@ -246,7 +254,7 @@ def _group_strides(t: Tensor, groups: int, channels: int) -> Strides:
 def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
     window = conv_window(unit, b)
     axes = three(window.axes)
-    weights = b.constant(unit.node.inputs[1])
+    weights, source = operand(b, unit.node.inputs[1])
     groups = int(unit.node.attrs.get("group", 1))
     m, c = weights.shape[:2]
     if groups > 1 and m // groups % lanes(weights.dtype):
@@ -259,7 +267,7 @@ def _lower_conv(unit: Unit, b: Builder, planar: bool) -> None:
     )
     emit(
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=x.shape[0], block=x.block,
-        weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)),
+        weights=weights.reshape(groups, m // groups, c, *(a.kernel for a in axes)), source=source,
         bias=bias_of(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, x.shape[1]),
         ys=_group_strides(y, groups, y.shape[1]), rs=_group_strides(r, groups, m) if r else None,
         activation=unit.activation, flat=flat,
@@ -297,7 +305,7 @@ def _bring_together(b: Builder, source: Tensor, target: Tensor, groups: int) -> 
 
 def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:
     window = transposed_window(unit, b)
-    weights = b.constant(unit.node.inputs[1])
+    weights, source = operand(b, unit.node.inputs[1])
     groups = int(unit.node.attrs.get("group", 1))
     c, m = weights.shape[0], weights.shape[1] * groups
     by_group = weights.reshape(groups, c // groups, m // groups, *weights.shape[2:]).swapaxes(1, 2)
@@ -318,18 +326,24 @@ def _lower_transposed(unit: Unit, b: Builder, planar: bool) -> None:
             continue
         axes = three([p.window(a.size) for p, a in zip(phases, window.axes, strict=True)])
         chosen = (
-            by_group[(slice(None),) * 3 + np.ix_(*[list(p.taps) for p in phases])]
+            by_group[(slice(None),) * 3 + tuple(_taps(p.taps) for p in phases)]
             if all(p.taps for p in phases)
             else by_group[..., :0]
         )
-        chosen = chosen.reshape(groups, m // groups, c // groups, *(a.kernel for a in axes))
+        chosen = chosen[(slice(None),) * 3 + (None,) * (3 - len(phases))]
         y_address, ys = part(y, phases)
         r_address, rs = part(r, phases) if r else (None, None)
         emit(
             b, x=x.address, y=y_address, residual=r_address, batch=x.shape[0], block=x.block, weights=chosen,
             bias=bias_of(unit, b, m, weights.dtype), axes=axes, xs=_group_strides(x, groups, c), ys=ys, rs=rs,
-            activation=unit.activation, flat=False,
+            activation=unit.activation, flat=False, source=source,
         )  # fmt: skip
+
+
+def _taps(taps: Sequence[int]) -> slice:
+    """The taps of a phase, which fall in equal steps."""
+    step = taps[0] - taps[1] if len(taps) > 1 else 1
+    return slice(taps[0], taps[-1] - 1 if taps[-1] else None, -step)
 
 
 def _transposed_margin(window: TransposedWindow) -> tuple[int, int]:
@@ -361,20 +375,22 @@ for _op, _name, _lower in (("Conv", "direct", _lower_conv), ("ConvTranspose", "s
 
 
 # --- Gemm, MatMul ----------------------------------------------------------------------------------------------------
-def _matrix(unit: Unit, b: Builder) -> tuple[np.ndarray, np.ndarray | None]:
-    """(weights [groups, N, K], bias [N] or None) of a product by a constant."""
+def _matrix(unit: Unit, b: Builder) -> tuple[np.ndarray, np.ndarray | Address | None, Source | None]:
+    """(weights [groups, N, K], bias [N] or None, where the weights lie if the run computes them)."""
     node = unit.node
-    w = b.constant(node.inputs[1])
+    w, source = operand(b, node.inputs[1])
     if node.op == "MatMul":
         w = w if w.ndim > 1 else w[:, None]
-        return w.reshape(-1, *w.shape[-2:]).swapaxes(1, 2), unit.bias
+        return w.reshape(-1, *w.shape[-2:]).swapaxes(1, 2), unit.bias, source
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     w = (w if node.attrs.get("transB", 0) else w.T)[None]
-    bias = unit.bias
+    bias: np.ndarray | Address | None = unit.bias
+    if source is not None:
+        return w, bias_of(unit, b, w.shape[1], w.dtype), source
     if len(node.inputs) > 2 and node.inputs[2]:
         own = np.broadcast_to(b.constant(node.inputs[2]).reshape(-1), (w.shape[1],)) * np.asarray(beta, w.dtype)
         bias = own if bias is None else own + bias
-    return w if alpha == 1.0 else w * np.asarray(alpha, w.dtype), bias
+    return w if alpha == 1.0 else w * np.asarray(alpha, w.dtype), bias, None
 
 
 def _legal_matrix(unit: Unit, b: Builder) -> str | None:
@@ -383,7 +399,7 @@ def _legal_matrix(unit: Unit, b: Builder) -> str | None:
         return reason
     node = unit.node
     if not b.is_constant(node.inputs[1]):
-        return "the right operand is not constant"
+        return _legal_computed(unit, b)
     shape, w = b.shape(node.inputs[0]), b.shape(node.inputs[1])
     if node.op == "MatMul":
         if len(w) > 2 and math.prod(w[:-2]) > 1 and w[:-2] != shape[:-2]:
@@ -400,15 +416,30 @@ def _legal_matrix(unit: Unit, b: Builder) -> str | None:
     return None
 
 
+def _legal_computed(unit: Unit, b: Builder) -> str | None:
+    """Why the product cannot have a right operand that the run computes."""
+    node = unit.node
+    if node.op == "MatMul":
+        return "the right operand is not constant"
+    if any(float(node.attrs.get(k, 1.0)) != 1.0 for k in ("alpha", "beta")):
+        return "factors, and the right operand is not constant"
+    c = node.inputs[2] if len(node.inputs) > 2 else ""
+    if not c:
+        return None
+    if b.shape(c) not in ((b.shape(unit.output)[1],), (1, b.shape(unit.output)[1])):
+        return "C is not a row"
+    return "C is not constant but fused with one" if unit.bias is not None and not b.is_constant(c) else None
+
+
 def _cost_matrix(unit: Unit, b: Builder) -> Cost:
     depth = b.shape(unit.node.inputs[0])[0 if unit.node.attrs.get("transA", 0) else -1]
     flops = 2.0 * math.prod(b.shape(unit.output)) * depth
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
-    return Cost(flops, nbytes, max(flops / PEAK, nbytes / 1e10))
+    return Cost(flops, nbytes, max(flops / PEAK, nbytes / 1e10) + packing_seconds(b, unit.node.inputs[1:2]))
 
 
 def _lower_matrix(unit: Unit, b: Builder) -> None:
-    weights, bias = _matrix(unit, b)
+    weights, bias, computed = _matrix(unit, b)
     groups, n, k = weights.shape
     node = unit.node
     x = b.plain(node.inputs[0])
@@ -423,7 +454,8 @@ def _lower_matrix(unit: Unit, b: Builder) -> None:
     axis = WindowAxis(m, 1, 1, 1, 0, 0, m)
     emit(
         b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block,
-        weights=weights.reshape(groups, n, k, 1, 1, 1), bias=None if bias is None else np.tile(bias, groups),
+        weights=weights.reshape(groups, n, k, 1, 1, 1), source=computed,
+        bias=np.tile(bias, groups) if isinstance(bias, np.ndarray) else bias,
         axes=(UNIT_AXIS, UNIT_AXIS, axis), xs=Strides(0, m * k, block, 0, 0, k), ys=Strides(0, m * n, vl, 0, 0, n),
         rs=Strides(0, m * n, vl, 0, 0, n) if r else None, activation=unit.activation, flat=True, masked=True,
     )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Direct correlation along rows, the primitive of every rank and boundary: rows are given by a table of addresses.
+
+    y[r, c] = sum over j < J, k < K of w[j, k] * X(r, j)[c * step + k * dilation]
+
+Whoever fills the table decides what lies beyond an outer border (another row, a row of zeros), what the outer axes of
+the kernel are, and what is flipped. A row holds (n - 1) * step + (K - 1) * dilation + 1 readable numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from sigconv.kernels.address import as_pointer
+from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, STEP_VECTORS, Numbers
+from sigconv.kernels.cpu.rows_tile import make_line as _make_line
+from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
+from sigconv.kernels.cpu.rows_tile import make_step as _make_step
+from sigconv.kernels.jit import Kernel, inline, kernel
+
+ARGS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("rows", "w", "y"),  # addresses: int64 rows[n_rows, J] of addresses, w[J, K], the first output
+            *("n_rows", "J", "K", "n"),  # output rows, taps, output columns
+            *("step", "dilation"),  # in numbers; at least 1
+            "shear",  # 1: rows[r, j] == rows[r + 1, j - 1]
+            "y_row",  # numbers from one output row to the next; columns are dense
+        )
+    ]
+)
+"""A complex number counts as one everywhere."""
+
+BLOCK_BYTES = 24 << 10  # inputs of a column block that several rows share: half of a first-level cache
+LINE_BLOCK = 4096  # columns of a block where no rows are shared
+
+
+@inline
+def period_of(lanes, taps, dilation, natural):
+    """How many taps apart inputs lie a register apart; all taps where the order is the natural one."""
+    return max(1, taps) if natural or lanes % dilation else lanes // dilation
+
+
+@inline
+def fitting(sizes, lanes, left):
+    """The first of the tile ``sizes`` (in registers, the last is 1) that ``left`` outputs fill."""
+    for size in sizes:
+        if size * lanes <= left:
+            return size
+    return 1
+
+
+def make(numbers: Numbers) -> Kernel:
+    """The kernel of one variant; its taps have the type of its sums."""
+    line, step_tile = _make_line(numbers), _make_step(numbers)
+    parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
+    shears = parts == 1  # elsewhere one load serves two multiplications anyway
+    shear_tile = _make_shear(numbers)
+    item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
+    line_vectors, depth = numbers.line_vectors, numbers.depth
+    longest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
+
+    def rows_kernel(args, thread, threads):
+        a = carray(args, 1)[0]
+        J, K, n, n_rows, step = a.J, a.K, a.n * parts, a.n_rows, a.step
+        dilation, y_row = a.dilation * parts, a.y_row * parts
+        w = as_pointer(a.w, sum_type)
+        shear = shears and a.shear != 0 and step == 1
+        height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
+        period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
+        block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
+        blocks = (n + block - 1) // block
+        groups = 1
+        if blocks and blocks < 4 * threads:
+            groups = max(1, min(n_rows // height, (4 * threads + blocks - 1) // blocks))
+        total = blocks * groups
+        for task in range(total * thread // threads, total * (thread + 1) // threads):
+            b, g = task // groups, task % groups
+            first = n * b // blocks // lanes * lanes
+            last = n if b == blocks - 1 else n * (b + 1) // blocks // lanes * lanes
+            r, end = n_rows * g // groups, n_rows * (g + 1) // groups
+            while r < end:
+                tall = min(height, end - r)
+                rows = as_pointer(a.rows + 8 * J * r, np.int64)
+                c = first
+                while c < last:
+                    y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
+                    if tall > 1:
+                        size = fitting(SHEAR_VECTORS, lanes, left)
+                        shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
+                        c += size * lanes
+                    elif step == 1:
+                        size = fitting(line_vectors, lanes, left)
+                        line(size, rows, c, K, w, 1, J, period, dilation, 0, y, min(lanes, left))
+                        c += size * lanes
+                    else:
+                        size = fitting(STEP_VECTORS, parts, left)
+                        step_tile(size, rows, c * step, K, w, 1, J, period, dilation, step * parts, y, 0)
+                        c += size * parts
+                r += tall
+
+    rows_kernel.__name__ = rows_kernel.__qualname__ = f"rows_{numbers.name}"
+    return kernel(ARGS)(rows_kernel)
+
+
+NUMBERS = {
+    numbers.name: numbers
+    for numbers in (
+        Numbers("f32", np.float32, np.float32, np.float32),
+        Numbers("f64", np.float64, np.float64, np.float64),
+        Numbers("c64", np.float32, np.float32, np.float32, parts=2),
+        Numbers("c128", np.float64, np.float64, np.float64, parts=2),
+        *(Numbers(f"{t}{bits}", getattr(np, f"{kind}{bits}"), np.int32, np.int32)
+          for t, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16)),
+        Numbers("i32", np.int32, np.int32, np.int32),
+        Numbers("i64", np.int64, np.int64, np.int64),
+        Numbers("u8_f32", np.uint8, np.float32, np.uint8),
+    )
+}  # fmt: skip
+"""Variants by name. Integers wrap, so the signed ones serve unsigned arrays of the same size too; narrow integers are
+summed in int32 with taps of int32. ``u8_f32`` has float taps, rounds to the nearest integer and saturates. A complex
+array with real taps is one of floats with n and the dilation doubled."""
+
+KERNELS = {name: make(numbers) for name, numbers in NUMBERS.items()}
+"""The kernel of each variant."""

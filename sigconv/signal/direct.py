@@ -1,0 +1,209 @@
+"""The definition, computed directly: sums over taps, in any rank and with any boundary, by `kernels.cpu.rows`.
+
+The last axis along which numbers are dense is the row; taps along the axes before it become rows of addresses, so
+their borders cost nothing. Along the row the outputs whose taps all lie inside the signal are computed straight from
+it, those at its ends from short extended copies of the ends. Where trailing axes are not convolved they are part of
+the row: long ones make the row, short ones become its dilation.
+
+Types without a kernel (longdouble, objects) are summed tap by tap in NumPy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sigconv.signal import kernels
+from sigconv.signal.nan import is_finite
+from sigconv.signal.problem import Array, Problem, extend, extension
+
+LONG_ROW = 64
+"""Trailing numbers that make a row of their own."""
+TABLE = 1 << 21
+"""Most addresses in the tables of one native call."""
+COPIED = 1 << 13
+"""Signals up to this many numbers are extended as a whole."""
+
+
+def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
+    """The result in the type of its sums, of shape ``problem.count``.
+
+    ``out``: where to put it if possible, a C-contiguous array of that shape and type.
+    """
+    commuted = problem.commuted()
+    if commuted is not problem and is_finite(problem.x):  # 0 * NaN beyond the ends is not in the sum
+        problem = commuted
+    batch = [a for a, c in enumerate(problem.conv) if not c and problem.w.shape[a] > 1]
+    order = batch + [a for a in range(problem.x.ndim) if a not in batch]
+    x, w = problem.x.transpose(order), problem.w.transpose(order)
+    start, count = (tuple(v[a] for a in order) for v in (problem.start, problem.count))
+    plain = order == sorted(order)
+    y = out if out is not None and plain else np.empty(count, problem.work)
+    n = len(batch)
+    for index in np.ndindex(count[:n]):
+        xi = x[tuple(i if s > 1 else 0 for i, s in zip(index, x.shape, strict=False))]
+        _correlate(problem, xi, w[index], start[n:], y[index], threads)
+    return y if plain else y.transpose(np.argsort(order))
+
+
+def _correlate(problem: Problem, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> None:
+    """One signal with one kernel of the same rank, into ``y`` (C-contiguous)."""
+    first = tuple(s - (k - 1) for s, k in zip(start, w.shape, strict=True))
+    if y.size == 0 or w.size == 0:
+        y[...] = 0
+        return
+    if problem.work.char in "FD" and w.dtype.kind != "c":
+        # Real taps: the parts of a number are two neighbours, with an axis of their own that is not convolved.
+        if problem.fillvalue != 0:
+            boxes = [(f, f + n + k - 1) for f, n, k in zip(first, y.shape, w.shape, strict=True)]
+            x, start = extend(x, boxes, "fill", problem.fillvalue), tuple(k - 1 for k in w.shape)
+        part = np.dtype(problem.work.char.lower())
+        halves = np.ascontiguousarray(x, problem.work).view(part).reshape(*x.shape, 2)
+        inner = replace(problem, work=part, fillvalue=0)
+        _correlate(inner, halves, w[..., None], (*start, 0), y.view(part).reshape(*y.shape, 2), threads)
+        return
+    variant = kernels.variant(x, w, problem.work, problem.fillvalue)
+    if variant is None:
+        _by_taps(problem, x, w, first, y)
+        return
+    if problem.zero_fill and kernels.run_vector(variant, x, w, start, y, threads):
+        return
+    target = y if variant.target == y.dtype else np.empty(y.shape, variant.target)
+    if problem.fillvalue != 0:
+        fill = np.asarray(problem.fillvalue, problem.work).astype(variant.source).item()
+        problem = replace(problem, fillvalue=fill)
+    x, w = kernels.cast(x, variant.source), np.ascontiguousarray(kernels.cast(w, variant.sums))
+    for calls in _calls(problem, x, w, first, target, variant):
+        kernels.run(variant, calls, threads)
+    if target is not y:
+        np.not_equal(target, 0, out=y) if y.dtype == bool else np.copyto(y, target, casting="unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis: input and kernel size, the input that output 0 reads first, how many outputs."""
+
+    size: int
+    taps: int
+    first: int
+    count: int
+
+
+def _calls(
+    problem: Problem, x: Array, w: Array, first: Sequence[int], y: Array, variant: kernels.Variant
+) -> Iterator[list[kernels.Call]]:
+    """The kernel calls of one correlation, in groups of bounded tables."""
+    axes = [_Axis(*v) for v in zip(x.shape, w.shape, first, y.shape, strict=True)]
+    if any(a.taps == 1 and (a.first, a.count) != (0, a.size) for a in axes):
+        boxes = [(a.first, a.first + a.count) if a.taps == 1 else (0, a.size) for a in axes]
+        x = extend(x, boxes, problem.boundary, problem.fillvalue)
+        axes = [_Axis(a.count, 1, 0, a.count) if a.taps == 1 else a for a in axes]
+    kept = [a for a in range(x.ndim) if axes[a] != _Axis(1, 1, 0, 1)]
+    x, axes = x.reshape([x.shape[a] for a in kept]), [axes[a] for a in kept]
+    row = max((i for i, a in enumerate(axes) if a.taps > 1), default=len(axes) - 1)
+    inner = math.prod(a.count for a in axes[row + 1 :])
+    if inner >= LONG_ROW or row < 0:
+        row, inner = row + 1, 1  # a row of its own, without taps
+        x = x.reshape(*x.shape[:row], -1)
+        axes = [*axes[:row], _Axis(x.shape[-1], 1, 0, x.shape[-1])]
+    outer, line = axes[:row], axes[row]
+    x = x.reshape(*x.shape[: row + 1], inner)
+    pieces = _pieces(problem, x, line, variant.source)
+    w = w.reshape(-1, line.taps)
+    y = y.reshape(-1, line.count * inner)
+    indices = [
+        extension(a.first, a.first + a.count + a.taps - 1, a.size, problem.boundary)[
+            np.arange(a.count)[:, None] + np.arange(a.taps)
+        ]
+        for a in outer
+    ]
+    shears = bool(outer) and outer[-1].taps > 1 and all(a.taps == 1 for a in outer[:-1])
+    runs = math.prod(a.count for a in outer[:-1]) if shears else 1
+    widest = max(p.x.shape[row] for p in pieces) * inner
+    nothing = np.zeros(widest, variant.source)
+    if problem.fillvalue != 0:
+        nothing[:] = problem.fillvalue
+    tables = [_table(indices, p.x, nothing) for p in pieces]
+    rows = max(1, TABLE // len(w))
+    for r0 in range(0, len(y), rows):
+        r1 = min(r0 + rows, len(y))
+        run_rows = len(y) // runs
+        cuts = [r0, *range((r0 // run_rows + 1) * run_rows, r1, run_rows), r1]
+        yield [
+            kernels.Call(
+                table[a:b], w, y[a:b, p.at * inner : (p.at + p.count) * inner], inner, shears and p.count > 0, p.x
+            )
+            for p, table in zip(pieces, tables, strict=True)
+            for a, b in itertools.pairwise(cuts)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A range of output columns, and the signal from which they can be computed without looking at borders."""
+
+    x: Array
+    at: int
+    count: int
+
+
+def _pieces(problem: Problem, x: Array, line: _Axis, dtype: np.dtype[Any]) -> list[_Piece]:
+    """``x[…, row, inner]`` cut so that no piece leaves its row; pieces are dense along the row and ``inner``."""
+    stop = line.first + line.count + line.taps - 1
+    dense = (
+        x.dtype == dtype
+        and x.flags.aligned
+        and x.strides[-1] in ((x.itemsize,) if x.shape[-1] > 1 else x.strides[-1:])
+        and x.strides[-2] in ((x.itemsize * x.shape[-1],) if x.shape[-2] > 1 else x.strides[-2:-1])
+    )
+
+    def ends(a: int, b: int) -> Array:
+        """Elements a … b - 1 of the extended rows."""
+        box = [*((0, n) for n in x.shape[:-2]), (a, b), (0, x.shape[-1])]
+        return np.ascontiguousarray(extend(x, box, problem.boundary, problem.fillvalue), dtype)
+
+    inside = line.first >= 0 and stop <= line.size
+    if inside and dense:
+        return [_Piece(x[..., line.first : stop, :], 0, line.count)]
+    left = min(max(0, -line.first), line.count)
+    right = max(left, min(line.count, line.size - line.first - line.taps + 1))
+    if inside or not dense or x.size <= COPIED or right - left < line.count // 2:
+        return [_Piece(ends(line.first, stop), 0, line.count)]
+    reach = line.first + line.taps - 1
+    pieces = [_Piece(x[..., line.first + left : reach + right, :], left, right - left)]
+    if left:
+        pieces.append(_Piece(ends(line.first, reach + left), 0, left))
+    if right < line.count:
+        pieces.append(_Piece(ends(line.first + right, stop), right, line.count - right))
+    return pieces
+
+
+def _table(indices: Sequence[Array], x: Array, nothing: Array) -> Array:
+    """Addresses of the rows that each output row reads, shape (output rows, tap rows)."""
+    m = len(indices)
+    address = np.full((1,) * 2 * m, x.ctypes.data, np.int64)
+    outside = np.zeros((1,) * 2 * m, bool)
+    for axis, index in enumerate(indices):
+        shape = [1] * 2 * m
+        shape[axis], shape[m + axis] = index.shape
+        index = index.reshape(shape)
+        address = address + index * x.strides[axis]
+        outside = outside | (index < 0)
+    address = np.where(outside, nothing.ctypes.data, address)
+    return np.ascontiguousarray(address.reshape(math.prod(address.shape[:m]), -1))
+
+
+def _by_taps(problem: Problem, x: Array, w: Array, first: Sequence[int], y: Array) -> None:
+    """One vector operation for each tap: any type that multiplies and adds."""
+    boxes = [(f, f + n + k - 1) for f, n, k in zip(first, y.shape, w.shape, strict=True)]
+    x = extend(x.astype(problem.work), boxes, problem.boundary, problem.fillvalue)
+    w = w.astype(problem.work)
+    y[...] = 0
+    for tap in np.ndindex(w.shape):
+        part = x[tuple(slice(k, k + n) for k, n in zip(tap, y.shape, strict=True))]
+        y += part * w[tap] if y.dtype != bool else part & w[tap]

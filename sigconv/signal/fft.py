@@ -1,0 +1,274 @@
+"""Convolution by transforms: over the whole signal (`run`), or in blocks that fit the cache (`run_blocks`).
+
+Transforms come from scipy.fft where it is installed (it takes workers and keeps float32), else from numpy.fft. Blocks
+are overlap-save: each transform reads its inputs together with the K - 1 before them and gives L - K + 1 outputs, so
+nothing is added afterwards; block b of an axis starts at output ``b * step`` of the full result, whatever part of it
+is asked for. Signal and kernel must be finite: `sigconv.signal.nan` sees to that.
+
+References
+----------
+A. V. Oppenheim, R. W. Schafer, Discrete-Time Signal Processing, section 8.7 (overlap-save).
+N. J. Higham, Accuracy and Stability of Numerical Algorithms, chapter 24 (errors of the FFT).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sigconv.signal.problem import Array, Problem, extend, flipper
+
+CHUNK = 1 << 20
+"""Bytes of the blocks that are transformed together, at least 8 of them: pocketfft does several in its vector lanes."""
+FAR = 1 << 21
+"""Bytes of a transform that takes twice as long as it would in the nearest cache."""
+
+
+@functools.cache
+def backend() -> Any:
+    """scipy.fft, or numpy.fft."""
+    try:
+        import scipy.fft as module
+    except ImportError:
+        import numpy.fft as module  # type: ignore[no-redef]
+    return module
+
+
+@functools.cache
+def good_size(n: int, real: bool = True) -> int:
+    """The smallest length from ``n`` on that transforms fast: scipy.fft's choice, else without factors above 5."""
+    if hasattr(backend(), "next_fast_len"):
+        return int(backend().next_fast_len(n, real))
+    best = 1 << (max(n, 1) - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            best = min(best, three << max(0, math.ceil(n / three) - 1).bit_length())
+            three *= 3
+        five *= 5
+    return best
+
+
+def transform_dtype(problem: Problem) -> np.dtype[Any]:
+    """The real or complex type in which the transforms of a problem are taken."""
+    work = problem.work
+    if work.char in "gG":
+        return work
+    if work.kind == "c":
+        return np.dtype(np.complex64 if work == np.complex64 else np.complex128)
+    return np.dtype(np.float32 if work == np.float32 else np.float64)
+
+
+def _forward(a: Array, sizes: Sequence[int], axes: Sequence[int], workers: int) -> Array:
+    options = {"workers": workers} if hasattr(backend(), "next_fast_len") else {}
+    function = backend().fftn if a.dtype.kind == "c" else backend().rfftn
+    return np.asarray(function(a, sizes, axes, **options))
+
+
+def _inverse(a: Array, sizes: Sequence[int], axes: Sequence[int], real: bool, workers: int) -> Array:
+    scipy = hasattr(backend(), "next_fast_len")
+    options = {"workers": workers, "overwrite_x": True} if scipy else {}
+    return np.asarray((backend().irfftn if real else backend().ifftn)(a, sizes, axes, **options))
+
+
+def transformed_axes(problem: Problem) -> tuple[int, ...]:
+    """Convolved axes on which both signal and kernel are longer than 1; on the others a product is enough."""
+    return tuple(
+        a for a, c in enumerate(problem.conv) if c and problem.w.shape[a] > 1 and not _is_point(problem, a)
+    )  # fmt: skip
+
+
+def _is_point(problem: Problem, axis: int) -> bool:
+    return problem.zero_fill and problem.x.shape[axis] == 1
+
+
+def _trimmed(problem: Problem) -> tuple[Array, tuple[int, ...]]:
+    """The part of the extended signal that the outputs read, and where they start in its full convolution."""
+    boxes, start = [], []
+    for a, conv in enumerate(problem.conv):
+        n = problem.x.shape[a]
+        if not conv:
+            boxes.append((0, n))
+            start.append(0)
+            continue
+        lo, hi = problem.reads(a)
+        if problem.zero_fill:
+            lo, hi = max(lo, 0), max(min(hi, n), max(lo, 0))
+        boxes.append((lo, hi))
+        start.append(problem.start[a] - lo)
+    return extend(problem.x, boxes, problem.boundary, problem.fillvalue), tuple(start)
+
+
+def sizes_of(problem: Problem, axes: Sequence[int]) -> tuple[int, ...]:
+    """Transform lengths: as short as the wanted outputs stay free of what wraps around."""
+    sizes = []
+    for a in axes:
+        lo, hi = problem.reads(a)
+        n, k = problem.x.shape[a], problem.w.shape[a]
+        if problem.zero_fill:
+            lo, hi = max(lo, 0), min(hi, n)
+        start, m = problem.start[a] - lo, max(hi - lo, 1)
+        sizes.append(good_size(max(m, k, m + k - 1 - start, start + problem.count[a]), problem.work.kind != "c"))
+    return tuple(sizes)
+
+
+def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
+    """The result by one transform of the whole signal."""
+    axes = transformed_axes(problem)
+    dtype = transform_dtype(problem)
+    x, start = _trimmed(problem)
+    h = problem.w[flipper(problem.conv)]
+    real = dtype.kind != "c"
+    sizes = sizes_of(problem, axes)
+    x, h = x.astype(dtype, copy=False), h.astype(dtype, copy=False)
+    if axes:
+        spectrum, kernel = (_forward(a, sizes, axes, threads) for a in (x, h))
+        shared = np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
+        spectrum = np.multiply(spectrum, kernel, out=spectrum if shared else None)
+        full = _inverse(spectrum, sizes, axes, real, threads)
+    else:
+        full = x * h
+    return _finish(full[tuple(slice(s, s + n) for s, n in zip(start, problem.count, strict=True))], problem, out)
+
+
+def _finish(part: Array, problem: Problem, out: Array | None) -> Array:
+    """The wanted outputs in the type of the sums; integers are rounded."""
+    if out is None and part.dtype == problem.work:
+        return part
+    y = np.empty(problem.count, problem.work) if out is None else out
+    _store(part, y)
+    return y
+
+
+def _store(part: Array, y: Array) -> None:
+    if y.dtype.kind in "iu":
+        part = np.rint(part, out=part).astype(np.int64)  # then modulo the type's size
+    if y.dtype.kind == "b":
+        np.greater(part, 0.5, out=y)
+    else:
+        np.copyto(y, part, casting="unsafe")
+
+
+def block_size(n: int, k: int, itemsize: int) -> int:
+    """The transform length for ``n`` outputs and ``k`` taps that costs least: 2**p, 3 * 2**p, or one block for all.
+
+    Work grows with ``length * (log2(length) + 8)``, the 8 standing for what is done once a number, and with the share
+    of `FAR` bytes that a transform takes.
+    """
+    whole = good_size(n + k - 1)
+    best, best_cost = whole, math.inf
+    for length in (*(base << p for p in range(5, 40) for base in (2, 3) if 5 * k < 4 * (base << p) < 4 * whole), whole):
+        steps = -(-n // (length - k + 1))
+        cost = steps * length * (math.log2(length) + 8) * (1 + length * itemsize / FAR)
+        if cost < best_cost:
+            best, best_cost = length, cost
+    return best
+
+
+def run_blocks(
+    problem: Problem,
+    threads: int = 1,
+    out: Array | None = None,
+    blocks: Sequence[int] | None = None,
+    room: int | None = None,
+) -> Array:
+    """The result by transforms of blocks, of length ``blocks`` on each transformed axis; ``room``: bytes at a time."""
+    axes = transformed_axes(problem)
+    if not axes or not problem.count or 0 in problem.count:
+        return run(problem, threads, out)
+    dtype = transform_dtype(problem)
+    lengths = dict(zip(axes, blocks or block_sizes(problem), strict=True))
+    steps = {a: lengths[a] - problem.w.shape[a] + 1 for a in axes}
+    sizes = tuple(lengths.values())
+    kernel = _forward(problem.w[flipper(problem.conv)].astype(dtype, copy=False), sizes, axes, threads)
+    y = np.empty(problem.count, problem.work) if out is None else out
+    first = {a: problem.start[a] // steps[a] for a in axes}
+    last = {a: (problem.start[a] + problem.count[a] - 1) // steps[a] + 1 for a in axes}
+    lead = axes[0]
+    others = math.prod(last[a] - first[a] for a in axes[1:]) * math.prod(
+        max(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes
+    )
+    block = math.prod(sizes) * others * dtype.itemsize
+    group = max(1, (max(CHUNK, 8 * block) if room is None else room) // block)
+    for b in range(first[lead], last[lead], group):
+        ranges = {**{a: (first[a], last[a]) for a in axes}, lead: (b, min(b + group, last[lead]))}
+        _blocks(problem, kernel, lengths, steps, ranges, dtype, threads, y)
+    return y
+
+
+def block_sizes(problem: Problem) -> tuple[int, ...]:
+    """Transform lengths of `run_blocks` on each transformed axis."""
+    itemsize = transform_dtype(problem).itemsize
+    sizes: list[int] = []
+    for a in reversed(transformed_axes(problem)):
+        sizes.append(block_size(problem.count[a], problem.w.shape[a], itemsize * math.prod(sizes)))
+    return tuple(reversed(sizes))
+
+
+def _blocks(
+    problem: Problem,
+    kernel: Array,
+    lengths: dict[int, int],
+    steps: dict[int, int],
+    ranges: dict[int, tuple[int, int]],
+    dtype: np.dtype[Any],
+    threads: int,
+    y: Array,
+) -> None:
+    """The outputs of a box of blocks."""
+    axes, rank = tuple(lengths), problem.x.ndim
+    boxes = [(0, n) for n in problem.x.shape]
+    for a, (b0, b1) in ranges.items():
+        origin = b0 * steps[a] - (problem.w.shape[a] - 1)
+        boxes[a] = (origin, origin + (b1 - b0 - 1) * steps[a] + lengths[a])
+    for a, conv in enumerate(problem.conv):
+        if conv and problem.w.shape[a] == 1:
+            boxes[a] = problem.reads(a)
+    part = extend(problem.x, boxes, problem.boundary, problem.fillvalue).astype(dtype, copy=False)
+    grid = [ranges[a][1] - ranges[a][0] for a in axes]
+    shape, strides = list(part.shape), list(part.strides)
+    for a in axes:
+        shape[a] = lengths[a]
+    windows = np.lib.stride_tricks.as_strided(
+        part, (*grid, *shape), (*(part.strides[a] * steps[a] for a in axes), *strides), writeable=False
+    )
+    positions = [len(axes) + a for a in axes]
+    sizes = tuple(lengths.values())
+    spectrum = _forward(windows, sizes, positions, threads)
+    fits = np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
+    spectrum = np.multiply(spectrum, kernel, out=spectrum if fits else None)
+    full = _inverse(spectrum, sizes, positions, dtype.kind != "c", threads)
+    keep: list[slice] = [slice(None)] * full.ndim
+    for i, a in enumerate(axes):
+        keep[positions[i]] = slice(problem.w.shape[a] - 1, lengths[a])
+    full = full[tuple(keep)]
+    order: list[int] = []
+    for a in range(rank):
+        order += ([axes.index(a)] if a in lengths else []) + [len(axes) + a]
+    merged = [full.shape[len(axes) + a] * (grid[axes.index(a)] if a in lengths else 1) for a in range(rank)]
+    full = full.transpose(order).reshape(merged)
+    source, target = [slice(None)] * rank, [slice(None)] * rank
+    for a, (b0, b1) in ranges.items():
+        offset = b0 * steps[a] - problem.start[a]
+        stop = min(b1 * steps[a] - problem.start[a], problem.count[a])
+        target[a] = slice(max(offset, 0), stop)
+        source[a] = slice(max(-offset, 0), stop - offset)
+    for a, conv in enumerate(problem.conv):
+        if conv and a not in lengths and problem.w.shape[a] > 1:  # a single number times the taps
+            source[a] = slice(problem.start[a], problem.start[a] + problem.count[a])
+    _store(full[tuple(source)], y[tuple(target)])
+
+
+def error_factor(points: int, dtype: np.dtype[Any]) -> float:
+    """Errors of a convolution by transforms of ``points``, as a share of ``norm2(x) * norm2(w)``.
+
+    Six times the standard deviation of random rounding in three transforms, ``eps * sqrt(log2(points))`` each over
+    ``sqrt(points)`` numbers.
+    """
+    eps = float(np.finfo(dtype).eps) / 2
+    return 6 * 3 * eps * math.sqrt(max(math.log2(max(points, 2)), 1.0))

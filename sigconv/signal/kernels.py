@@ -1,0 +1,139 @@
+"""What the direct method runs on: the row kernels by type, their calls, and a short way for short 1-D signals.
+
+Numba is imported by the first call, not with this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sigconv.signal.problem import Array
+
+SHARE = 1 << 16
+"""Multiply-adds that are worth a thread."""
+ALONE = 1 << 22
+"""Multiply-adds of a vector for which no other thread is called."""
+VECTOR_TAPS = 512
+"""Most taps of `run_vector`, whose borders are slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row kernel: types of the input, of taps and sums, of the output."""
+
+    kernel: Any
+    source: np.dtype[Any]
+    sums: np.dtype[Any]
+    target: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Output rows ``y`` (dense columns) from a table of row addresses; ``x`` is what the addresses point into."""
+
+    table: Array
+    w: Array
+    y: Array
+    dilation: int
+    shear: bool
+    x: Array
+
+
+@functools.cache
+def _named(name: str) -> Variant:
+    from sigconv.kernels.cpu import rows
+
+    numbers = rows.NUMBERS[name]
+    types = (numbers.source, numbers.sum, numbers.target)
+    if numbers.parts == 2:
+        types = (np.dtype(name[:1] + str(2 * np.dtype(numbers.sum).itemsize)),) * 3  # type: ignore[assignment]
+    return Variant(rows.KERNELS[name], *map(np.dtype, types))
+
+
+def variant(x: Array, w: Array, work: np.dtype[Any], fillvalue: Any) -> Variant | None:
+    """The kernel for a signal and taps whose sums are to be those of ``work``; None: NumPy has to do it.
+
+    Integers wrap, so that any kernel whose sums are at least as wide as ``work`` is exact.
+    """
+    if work.kind in "fc":
+        return _named(f"{work.kind}{work.itemsize * 8}") if work.char in "fdFD" else None
+    if work.kind not in "biu":
+        return None
+    narrow = x.dtype.itemsize <= 2 and int(fillvalue) == 0
+    if narrow and (work.itemsize <= 4 or largest(x) * largest(w) * w.size < 1 << 31):
+        return _named(f"{'i' if x.dtype.kind == 'i' else 'u'}{8 * x.dtype.itemsize}")
+    return _named("i64" if work.itemsize == 8 else "i32")
+
+
+def cast(a: Array, dtype: np.dtype[Any]) -> Array:
+    """``a`` as ``dtype``; a view where integers only change their sign's meaning."""
+    if a.dtype.kind in "biu" and dtype.kind in "iu" and a.itemsize == dtype.itemsize:
+        return a.view(dtype)
+    return a.astype(dtype, copy=False)
+
+
+def largest(a: Array) -> int:
+    """The largest magnitude in an integer array, from its type where that is small."""
+    if a.dtype.kind == "b" or not a.size:
+        return 1
+    if a.itemsize == 1:
+        return 255
+    return max(abs(int(a.max())), abs(int(a.min())))
+
+
+def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
+    """Run calls of one kernel that write different outputs."""
+    from sigconv.kernels.cpu.rows import ARGS
+
+    size = kind.target.itemsize
+    shapes = [(*call.table.shape, call.w.shape[1], call.y.shape[1]) for call in calls]
+    args = np.array(
+        [
+            (
+                *(call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data, *shape),
+                *(1, call.dilation, call.shear, call.y.strides[0] // size if shape[0] > 1 else shape[3]),
+            )
+            for call, shape in zip(calls, shapes, strict=True)
+        ],
+        ARGS,
+    )
+    widths = [max(1, math.prod(shape) // SHARE) for shape in shapes]
+    first = args.ctypes.data
+    if threads == 1 or max(widths) == 1:
+        function = _function(kind.kernel.address)
+        for i in range(len(calls)):
+            function(first + i * ARGS.itemsize, 0, 1)
+        return
+    from sigconv.runtime.runner import STEP, Prepared
+
+    steps = np.zeros(len(calls), STEP)
+    steps["kernel"], steps["width"] = kind.kernel.address, widths
+    steps["args"] = first + np.arange(len(calls)) * ARGS.itemsize
+    Prepared(steps).run(threads)
+
+
+def run_vector(kind: Variant, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> bool:
+    """One vector with zeros beyond its ends, borders and all in one call of one thread; False: not such a task."""
+    macs = y.size * w.size
+    if x.ndim != 1 or kind.source.kind not in "fc" or (threads > 1 and macs > ALONE) or w.size > VECTOR_TAPS:
+        return False
+    from sigconv.kernels.cpu import rows_short
+
+    x, w = np.ascontiguousarray(x, kind.source), np.ascontiguousarray(w, kind.sums)
+    values = (x.ctypes.data, len(x), w.ctypes.data, len(w), 1, y.ctypes.data, start[0], len(y))
+    args = np.array([values], rows_short.ARGS)
+    _function(rows_short.KERNELS[f"{kind.sums.kind}{8 * kind.sums.itemsize}"].address)(args.ctypes.data, 0, 1)
+    return True
+
+
+@functools.cache
+def _function(address: int) -> Callable[[int, int, int], None]:
+    from sigconv.runtime.team import KernelFunction
+
+    return KernelFunction(address)

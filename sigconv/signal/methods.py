@@ -1,0 +1,332 @@
+"""The ways to solve a problem: which are legal, what each is predicted to cost, and which one runs.
+
+A method is legal or says why not. Of the legal ones 'auto' takes the one with the lowest predicted time; transforms
+have to show first that their errors stay small against the signal where it is quiet (`accurate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sigconv.signal import direct, fft, kernels, nan, separable
+from sigconv.signal.costs import COSTS
+from sigconv.signal.problem import Array, Problem
+
+METHODS = ("direct", "separable", "oa", "fft")
+
+TOLERANCE = {"f": 1e-4, "d": 1e-9, "F": 1e-4, "D": 1e-9}
+"""What the chooser accepts as error of a transform, as a share of the output's size where the signal is quietest."""
+QUIET = 1e-2
+"""Stretches of signal below this share of its level must still be accurate, quieter ones down to `TOLERANCE`."""
+SEGMENTS = 64
+FEW = 1 << 16
+"""Multiply-adds that take less time than a choice."""
+FEW_TAPS = 24
+"""Taps with which no other method is faster, whatever the signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the chooser decided, and why.
+
+    Attributes
+    ----------
+    method : str
+        'direct', 'separable', 'oa' (overlap-add) or 'fft'.
+    seconds : dict
+        Predicted time of each legal method.
+    rejected : dict
+        Why each other method is not legal, or not taken.
+    error_bound : float or None
+        For a transform: its error as a share of the typical output; None for the others, whose errors are those of
+        summing ``K`` terms.
+    """
+
+    method: str
+    seconds: Mapping[str, float]
+    rejected: Mapping[str, str]
+    error_bound: float | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.method}: predicted {_time(self.seconds[self.method])}"]
+        lines += [f"  not {name}: {reason}" for name, reason in self.rejected.items()]
+        if self.error_bound is not None:
+            lines.append(f"  error of the transforms: {self.error_bound:.1e} of the typical output")
+        return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+# --- legal ---------------------------------------------------------------------------------------------------------
+def _transforms(problem: Problem) -> str | None:
+    kind = problem.work
+    if kind.kind == "O":
+        return "objects have no transform"
+    if kind.kind in "biu":
+        return _inexact(problem)
+    return None
+
+
+def _inexact(problem: Problem) -> str | None:
+    """Why the rounded result of transforms in float64 might differ from the exact one.
+
+    The bound is Percival's for the error of a cyclic convolution, ``norm2(x) norm2(w) eps (12.7 log2 n + 2.3)`` with
+    some reserve for radices other than 2.
+    """
+    points = math.prod(fft.sizes_of(problem, fft.transformed_axes(problem)))
+    sizes = []
+    for a, fill in ((problem.x, problem.fillvalue), (problem.w, 0)):
+        sizes.append(max(kernels.largest(a), abs(int(fill))) * math.sqrt(min(a.size, points)))
+    error = sizes[0] * sizes[1] * 2.0**-53 * (16 * math.log2(max(points, 2)) + 8)
+    if error < 0.25:
+        return None
+    return f"integers up to {kernels.largest(problem.x)} and {kernels.largest(problem.w)} are not provably exact"
+
+
+def _no_factors(problem: Problem) -> str | None:
+    if len(separable.long_axes(problem)) < 2:
+        return "the kernel is long on one axis only"
+    if any(k > 1 and not c for k, c in zip(problem.w.shape, problem.conv, strict=True)):
+        return "each batch has a kernel of its own"
+    return None if _vectors(problem) is not None else "the kernel is not an outer product"
+
+
+def _vectors(problem: Problem) -> list[Array] | None:
+    """The factors of the kernel in the type of the sums, where real taps stay real."""
+    axes = separable.long_axes(problem)
+    if len(axes) < 2:
+        return None
+    real = problem.work.kind == "c" and problem.w.dtype.kind != "c"
+    w = problem.w.astype(problem.work.char.lower() if real else problem.work, copy=False)
+    return separable.factors(w.reshape([w.shape[a] for a in axes]))
+
+
+LEGAL: dict[str, Callable[[Problem], str | None]] = {
+    "direct": lambda problem: None,
+    "separable": _no_factors,
+    "oa": _transforms,
+    "fft": _transforms,
+}
+
+
+def workspace(problem: Problem, method: str) -> int:
+    """Bytes beside inputs and result that a method needs, about."""
+    dtype = fft.transform_dtype(problem)
+    axes = fft.transformed_axes(problem)
+    batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
+    if method == "fft":
+        return 4 * math.prod(fft.sizes_of(problem, axes)) * batch * dtype.itemsize
+    if method == "oa":
+        return 4 * math.prod(fft.block_sizes(problem)) * dtype.itemsize
+    return math.prod(problem.count) * problem.work.itemsize if method == "separable" else 0
+
+
+# --- cost ----------------------------------------------------------------------------------------------------------
+_KINDS = {"f": "float32", "d": "float64", "F": "complex64", "D": "complex128"}
+"""The types that have costs of their own, by `numpy.dtype.char`."""
+
+
+def _kind(problem: Problem) -> str:
+    if problem.work.kind in "biu":
+        return "float64" if problem.work.itemsize > 2 else "float32"
+    return _KINDS.get(problem.work.char, "numpy")
+
+
+def _direct_seconds(problem: Problem) -> float:
+    kind = _kind(problem)
+    taps = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if c)
+    batches = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
+    outputs = math.prod(problem.count)
+    mac = COSTS["mac_apart" if sum(k > 1 for k in problem.w.shape) > 2 else "mac"][kind]
+    seconds = batches * COSTS["call"]["direct"] + outputs * (taps * mac + COSTS["move"][kind])
+    return float(seconds + COSTS["row"] * outputs / max(problem.count[-1], 1)) if problem.count else 0.0
+
+
+def _separable_seconds(problem: Problem) -> float:
+    vectors = [np.empty(problem.w.shape[a]) for a in separable.long_axes(problem)]
+    return float(sum(_direct_seconds(step) for step in separable.passes(replace(problem, fillvalue=0), vectors)))
+
+
+def transform_seconds(sizes: Sequence[int], batch: int, kind: str, itemsize: int) -> float:
+    """Of ``batch`` transforms of some lengths; it is the longest that may leave the cache."""
+    points = math.prod(sizes)
+    near = max(sizes, default=1) * itemsize <= COSTS["cache"]
+    table = COSTS["transform" if near else "transform_far"]
+    return float(batch * points * math.log2(max(points, 2)) * table[kind])
+
+
+def _fft_seconds(problem: Problem) -> float:
+    dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
+    kind = _KINDS.get(dtype.char, "complex128")
+    sizes = fft.sizes_of(problem, axes)
+    points = math.prod(sizes)
+    others = [(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes]
+    batch_x, batch_w, batch = (
+        math.prod(v) for v in ([n for n, _ in others], [k for _, k in others], [*map(max, others)])
+    )
+    seconds = transform_seconds(sizes, batch_x + batch_w + batch, kind, dtype.itemsize)
+    return float(COSTS["call"]["fft"] + seconds + batch * points * COSTS["spectrum"][kind])
+
+
+def _oa_seconds(problem: Problem) -> float:
+    dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
+    if not axes:
+        return _fft_seconds(problem)
+    kind = _KINDS.get(dtype.char, "complex128")
+    lengths = fft.block_sizes(problem)
+    points = math.prod(lengths)
+    blocks = math.prod(-(-problem.count[a] // (n - problem.w.shape[a] + 1)) for a, n in zip(axes, lengths, strict=True))
+    batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
+    seconds = transform_seconds(lengths, 2 * blocks * batch + 1, kind, dtype.itemsize)
+    handling = COSTS["spectrum"][kind] * (1 + COSTS["tiling"] * (len(axes) - 1))
+    return float(COSTS["call"]["oa"] + seconds + blocks * batch * points * handling)
+
+
+SECONDS: dict[str, Callable[[Problem], float]] = {
+    "direct": _direct_seconds,
+    "separable": _separable_seconds,
+    "oa": _oa_seconds,
+    "fft": _fft_seconds,
+}
+
+
+# --- accuracy ------------------------------------------------------------------------------------------------------
+def error_bound(problem: Problem, method: str) -> float:
+    """Error of the transforms as a share of the typical output of a signal that is as loud everywhere."""
+    points = math.prod(
+        fft.block_sizes(problem) if method == "oa" else fft.sizes_of(problem, fft.transformed_axes(problem))
+    )
+    dtype = fft.transform_dtype(problem)
+    return fft.error_factor(points, np.dtype(dtype.char.lower()) if dtype.kind == "c" else dtype)
+
+
+def accurate(problem: Problem, method: str) -> str | None:
+    """Why the transforms' errors would show: they are as large where the signal is quiet as where it is loud.
+
+    The signal is cut into `SEGMENTS` along its longest convolved axis. Each segment that is not silent must be louder
+    than the errors that the loudest brings, by `TOLERANCE` (for quiet segments relaxed down to `QUIET` of the level).
+    """
+    if problem.work.kind in "biu" or problem.work.char not in TOLERANCE:
+        return None
+    x = problem.x
+    axis = max((a for a, c in enumerate(problem.conv) if c), key=lambda a: x.shape[a], default=0)
+    if not x.size:
+        return None
+    x = np.moveaxis(x, axis, 0).real if x.dtype.kind == "c" else np.moveaxis(x, axis, 0)
+    size = max(1, len(x) // SEGMENTS)
+    with np.errstate(all="ignore"):
+        whole = x[: len(x) // size * size].reshape(len(x) // size, -1)
+        levels = np.sqrt(np.einsum("ij,ij->i", whole, whole, dtype=np.float64) / whole.shape[1])
+    levels = levels[np.isfinite(levels) & (levels > 0)]
+    if not len(levels):
+        return None
+    error = error_bound(problem, method) * float(levels.max())
+    quiet = float(levels.min())
+    if error <= TOLERANCE[problem.work.char] * quiet / QUIET:
+        return None
+    accepted = TOLERANCE[problem.work.char] / QUIET
+    return f"its errors reach {error / quiet:.1e} of the signal's quietest part; {accepted:.0e} is accepted"
+
+
+# --- pick and run --------------------------------------------------------------------------------------------------
+def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
+    """The legal method with the lowest predicted time."""
+    problem = problem.commuted()
+    seconds: dict[str, float] = {}
+    rejected: dict[str, str] = {}
+    for name in METHODS:
+        if name != "direct" and seconds["direct"] < 0.5 * COSTS["call"][name]:
+            rejected[name] = f"a call takes longer than the direct method, {_time(seconds['direct'])}"
+            continue
+        reason = LEGAL[name](problem)
+        if reason is None and max_workspace is not None and workspace(problem, name) > max_workspace:
+            reason = f"needs {workspace(problem, name)} bytes, max_workspace is {max_workspace}"
+        if reason is None:
+            seconds[name] = SECONDS[name](problem)
+        else:
+            rejected[name] = reason
+    ranked = sorted(seconds, key=lambda name: seconds[name])
+    best = ranked[0]
+    for best in ranked:
+        reason = accurate(problem, best) if best in ("oa", "fft") else None
+        if reason is None:
+            break
+        rejected[best] = reason
+    for name in ranked:
+        if name != best and name not in rejected:
+            rejected[name] = f"predicted {_time(seconds[name])}"
+    return Choice(best, seconds, rejected, error_bound(problem, best) if best in ("oa", "fft") else None)
+
+
+def check_method(method: str) -> None:
+    if method not in (*METHODS, "auto"):
+        accepted = ", ".join(map(repr, ("auto", *METHODS)))
+        raise ValueError(f"acceptable method flags are {accepted}, got {method!r}")
+
+
+def solve(
+    problem: Problem,
+    method: str = "auto",
+    *,
+    threads: int = 1,
+    out: Array | None = None,
+    nan_policy: str = "propagate",
+    max_workspace: int | None = None,
+    blocks: Any = None,
+) -> Array:
+    """The result in ``problem.dtype``. A method that is not legal for the problem gives way to 'direct'.
+
+    ``out``: an array of the result's shape and type, not overlapping the inputs.
+    """
+    check_method(method)
+
+    def finite(p: Problem) -> Array:
+        return _run(p, method, threads, None, max_workspace, blocks)
+
+    if 0 in problem.count or 0 in problem.x.shape or 0 in problem.w.shape:
+        y: Array | None = np.zeros(problem.count, problem.work)
+    else:
+        y = nan.apply_policy(
+            problem, nan_policy, lambda p: solve(p, method, threads=threads, max_workspace=max_workspace)
+        )
+    if y is None:
+        problem = problem.commuted()
+        place = out if out is not None and out.dtype == problem.work and out.flags.c_contiguous else None
+        if problem.work.kind in "fc" and not nan.is_finite(problem.w):
+            y = nan.solve_nonfinite(problem, finite)
+        else:
+            y = _run(problem, method, threads, place, max_workspace, blocks)
+    if out is not None:
+        if y is not out:
+            np.copyto(out, y, casting="unsafe")
+        return out
+    return np.ascontiguousarray(y.astype(problem.dtype, copy=False)).reshape(problem.count)
+
+
+def _run(
+    problem: Problem, method: str, threads: int, out: Array | None, max_workspace: int | None, blocks: Any
+) -> Array:
+    if method == "auto":
+        few = problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count))
+        method = "direct" if few else choose(problem, max_workspace).method
+    elif LEGAL[method](problem) is not None:
+        method = "direct"
+    if method in ("oa", "fft"):
+        if not nan.is_finite(problem.x):
+            return nan.solve_nonfinite(problem, lambda p: _run(p, method, threads, None, max_workspace, blocks))
+        if method == "oa":
+            room = None if max_workspace is None else max_workspace // 4
+            return fft.run_blocks(problem, threads, out, blocks, room)
+        return fft.run(problem, threads, out)
+    if method == "separable":
+        vectors = _vectors(problem)
+        assert vectors is not None
+        return separable.run(problem, vectors, threads, out)
+    return direct.run(problem, threads, out)
