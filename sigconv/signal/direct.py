@@ -10,6 +10,7 @@ Types without a kernel (longdouble, objects) are summed tap by tap in NumPy.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ LONG_ROW = 64
 """Trailing numbers that make a row of their own."""
 TABLE = 1 << 21
 """Most addresses in the tables of one native call."""
+REMEMBERED = 1 << 15
+"""Tables of up to this many addresses are kept between calls."""
 COPIED = 1 << 13
 """Signals up to this many numbers are extended as a whole."""
 
@@ -116,19 +119,13 @@ def _calls(
     pieces = _pieces(problem, x, line, variant.source)
     w = w.reshape(-1, line.taps)
     y = y.reshape(-1, line.count * inner)
-    indices = [
-        extension(a.first, a.first + a.count + a.taps - 1, a.size, problem.boundary)[
-            np.arange(a.count)[:, None] + np.arange(a.taps)
-        ]
-        for a in outer
-    ]
     shears = bool(outer) and outer[-1].taps > 1 and all(a.taps == 1 for a in outer[:-1])
     runs = math.prod(a.count for a in outer[:-1]) if shears else 1
     widest = max(p.x.shape[row] for p in pieces) * inner
     nothing = np.zeros(widest, variant.source)
     if problem.fillvalue != 0:
         nothing[:] = problem.fillvalue
-    tables = [_table(indices, p.x, nothing) for p in pieces]
+    tables = [_table(tuple(outer), problem.boundary, p.x, nothing) for p in pieces]
     rows = max(1, TABLE // len(w))
     for r0 in range(0, len(y), rows):
         r1 = min(r0 + rows, len(y))
@@ -183,19 +180,34 @@ def _pieces(problem: Problem, x: Array, line: _Axis, dtype: np.dtype[Any]) -> li
     return pieces
 
 
-def _table(indices: Sequence[Array], x: Array, nothing: Array) -> Array:
+def _table(outer: tuple[_Axis, ...], boundary: str, x: Array, nothing: Array) -> Array:
     """Addresses of the rows that each output row reads, shape (output rows, tap rows)."""
-    m = len(indices)
-    address = np.full((1,) * 2 * m, x.ctypes.data, np.int64)
+    entries = math.prod(a.count * a.taps for a in outer)
+    find = _remembered_offsets if entries <= REMEMBERED else _offsets
+    offsets, outside = find(outer, boundary, x.strides[: len(outer)])
+    table = offsets + x.ctypes.data
+    if outside is not None:
+        table[outside] = nothing.ctypes.data
+    return table
+
+
+def _offsets(outer: tuple[_Axis, ...], boundary: str, strides: tuple[int, ...]) -> tuple[Array, Array | None]:
+    """Byte offsets of the rows that each output row reads, and where none is read (None: nowhere)."""
+    m = len(outer)
+    offsets = np.zeros((1,) * 2 * m, np.int64)
     outside = np.zeros((1,) * 2 * m, bool)
-    for axis, index in enumerate(indices):
+    for i, (a, stride) in enumerate(zip(outer, strides, strict=True)):
+        read = extension(a.first, a.first + a.count + a.taps - 1, a.size, boundary)
         shape = [1] * 2 * m
-        shape[axis], shape[m + axis] = index.shape
-        index = index.reshape(shape)
-        address = address + index * x.strides[axis]
+        shape[i], shape[m + i] = a.count, a.taps
+        index = read[np.arange(a.count)[:, None] + np.arange(a.taps)].reshape(shape)
+        offsets = offsets + index * stride
         outside = outside | (index < 0)
-    address = np.where(outside, nothing.ctypes.data, address)
-    return np.ascontiguousarray(address.reshape(math.prod(address.shape[:m]), -1))
+    rows = math.prod(offsets.shape[:m])
+    return offsets.reshape(rows, -1), outside.reshape(rows, -1) if outside.any() else None
+
+
+_remembered_offsets = functools.lru_cache(16)(_offsets)
 
 
 def _by_taps(problem: Problem, x: Array, w: Array, first: Sequence[int], y: Array) -> None:
