@@ -66,11 +66,19 @@ def _checked_out(problem: Problem, out: Any) -> Array | None:
     return out
 
 
-def _solve(problem: Problem, method: str, out: Any, nan_policy: str, workers: int | None, max_workspace: Any) -> Array:
+def _solve(
+    problem: Problem,
+    method: str,
+    out: Any,
+    nan_policy: str,
+    workers: int | None,
+    max_workspace: Any,
+    blocks: Any = None,
+) -> Array:
     target = _checked_out(problem, out)
     if max_workspace is not None and operator.index(max_workspace) < 0:
         raise ValueError(f"max_workspace={max_workspace}; accepted are bytes, 0 or more")
-    options: Any = dict(threads=_threads(workers), nan_policy=nan_policy, max_workspace=max_workspace)
+    options: Any = dict(threads=_threads(workers), nan_policy=nan_policy, max_workspace=max_workspace, blocks=blocks)
     if target is not None and not any(np.may_share_memory(target, a) for a in (problem.x, problem.w)):
         return methods.solve(problem, method, out=target, **options)
     y = methods.solve(problem, method, **options)

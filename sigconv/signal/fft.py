@@ -64,13 +64,15 @@ def transform_dtype(problem: Problem) -> np.dtype[Any]:
     return np.dtype(np.float32 if work == np.float32 else np.float64)
 
 
-def _forward(a: Array, sizes: Sequence[int], axes: Sequence[int], workers: int) -> Array:
+def forward(a: Array, sizes: Sequence[int], axes: Sequence[int], workers: int) -> Array:
+    """The transform, of half the spectrum where ``a`` is real."""
     options = {"workers": workers} if hasattr(backend(), "next_fast_len") else {}
     function = backend().fftn if a.dtype.kind == "c" else backend().rfftn
     return np.asarray(function(a, sizes, axes, **options))
 
 
-def _inverse(a: Array, sizes: Sequence[int], axes: Sequence[int], real: bool, workers: int) -> Array:
+def inverse(a: Array, sizes: Sequence[int], axes: Sequence[int], real: bool, workers: int) -> Array:
+    """The inverse of `forward`; ``a`` may be overwritten."""
     scipy = hasattr(backend(), "next_fast_len")
     options = {"workers": workers, "overwrite_x": True} if scipy else {}
     return np.asarray((backend().irfftn if real else backend().ifftn)(a, sizes, axes, **options))
@@ -127,10 +129,10 @@ def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
     sizes = sizes_of(problem, axes)
     x, h = x.astype(dtype, copy=False), h.astype(dtype, copy=False)
     if axes:
-        spectrum, kernel = (_forward(a, sizes, axes, threads) for a in (x, h))
+        spectrum, kernel = (forward(a, sizes, axes, threads) for a in (x, h))
         shared = np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
         spectrum = np.multiply(spectrum, kernel, out=spectrum if shared else None)
-        full = _inverse(spectrum, sizes, axes, real, threads)
+        full = inverse(spectrum, sizes, axes, real, threads)
     else:
         full = x * h
     return _finish(full[tuple(slice(s, s + n) for s, n in zip(start, problem.count, strict=True))], problem, out)
@@ -185,7 +187,7 @@ def run_blocks(
     lengths = dict(zip(axes, blocks or block_sizes(problem), strict=True))
     steps = {a: lengths[a] - problem.w.shape[a] + 1 for a in axes}
     sizes = tuple(lengths.values())
-    kernel = _forward(problem.w[flipper(problem.conv)].astype(dtype, copy=False), sizes, axes, threads)
+    kernel = forward(problem.w[flipper(problem.conv)].astype(dtype, copy=False), sizes, axes, threads)
     y = np.empty(problem.count, problem.work) if out is None else out
     first = {a: problem.start[a] // steps[a] for a in axes}
     last = {a: (problem.start[a] + problem.count[a] - 1) // steps[a] + 1 for a in axes}
@@ -239,10 +241,10 @@ def _blocks(
     )
     positions = [len(axes) + a for a in axes]
     sizes = tuple(lengths.values())
-    spectrum = _forward(windows, sizes, positions, threads)
+    spectrum = forward(windows, sizes, positions, threads)
     fits = np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
     spectrum = np.multiply(spectrum, kernel, out=spectrum if fits else None)
-    full = _inverse(spectrum, sizes, positions, dtype.kind != "c", threads)
+    full = inverse(spectrum, sizes, positions, dtype.kind != "c", threads)
     keep: list[slice] = [slice(None)] * full.ndim
     for i, a in enumerate(axes):
         keep[positions[i]] = slice(problem.w.shape[a] - 1, lengths[a])
