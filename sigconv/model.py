@@ -186,6 +186,27 @@ class Model:
 
         return check(self, feeds)
 
+    def save(
+        self, path: str | os.PathLike[str], opset: int | None = None, *, external_data: bool | None = None
+    ) -> None:
+        """Write the network as an ONNX file; reading it back gives the same graph.
+
+        Parameters
+        ----------
+        opset : int, optional
+            13 to the newest; by default 17, or the first after it that has every node's form as it is.
+        external_data : bool, optional
+            Constants into a file beside it, named ``path`` + ``.data``; by default where they exceed 2 GB.
+
+        Raises
+        ------
+        UnsupportedError
+            A node cannot be expressed in the opset: each is named, with the lowest opset that would do.
+        """
+        from sigconv.export.writer import write
+
+        write(self.graph, path, opset, external_data=external_data)
+
     def summary(self) -> str:
         """Inputs, outputs, operators, parameters and multiply-accumulates as text."""
         from sigconv.summary import summarize

@@ -1,0 +1,102 @@
+"""Graphs as ONNX files: valid, the same when read back, and the same numbers in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+import sigconv as sc
+from sigconv.export.downgrades import DOWN
+from sigconv.export.opsets import STEPS
+from sigconv.export.reader import read
+from sigconv.export.writer import OLDEST, to_proto, write
+from sigconv.graph.ir import Graph
+from sigconv.graph.passes import simplify
+from tests.cases.onnx_models import X, model_of, node
+from tests.cases.oracle import assert_matches, expected, onnxruntime_session
+from tests.test_models import SHAPES, random_input
+
+
+def assert_same(a: Graph, b: Graph) -> None:
+    assert (a.nodes, a.inputs, a.outputs) == (b.nodes, b.inputs, b.outputs)
+    assert (a.name, a.opset, dict(a.metadata), dict(a.values)) == (b.name, b.opset, dict(b.metadata), dict(b.values))
+    assert list(a.constants) == list(b.constants)
+    for name, array in a.constants.items():
+        assert array.dtype == b.constants[name].dtype
+        np.testing.assert_array_equal(array, b.constants[name])
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_trained_networks_come_back_the_same(name: str, models: Path, tmp_path: Path) -> None:
+    model = sc.load(models / f"{name}.onnx")
+    model.save(tmp_path / "m.onnx")
+    onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+    assert_same(model.graph, sc.load(tmp_path / "m.onnx").graph)
+
+
+@pytest.mark.parametrize("name", ["cifar_pytorch", "fastestdet", "kws_m_qdq", "squeezenet_fp16", "yunet_n_dynamic"])
+@pytest.mark.parametrize("opset", [None, 17])
+def test_trained_networks_give_the_original_numbers(name: str, opset: int | None, models: Path, tmp_path: Path) -> None:
+    path = models / f"{name}.onnx"
+    model = sc.load(path)
+    feeds = {model.inputs[0].name: random_input(name, SHAPES[name][0], model.inputs[0].dtype)}
+    want = expected(onnxruntime_session(path, optimized=False), feeds)
+    for graph in (model.graph, simplify(model.graph)):
+        write(graph, tmp_path / "m.onnx", opset)
+        assert_matches(expected(onnxruntime_session(tmp_path / "m.onnx", optimized=False), feeds), want)
+
+
+CASES = {
+    "mean": (node("ReduceMean", "x axes"), {"axes": np.int64([1, 3])}, 18),
+    "max of all": (node("ReduceMax"), {}, 18),
+    "split": (node("Split", outputs="y z", axis=1, num_outputs=2), {}, 18),
+    "grid sample": (node("GridSample", "x g", mode="cubic"), {"g": np.zeros((2, 3, 3, 2), np.float32) + 0.3}, 20),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_older_forms_give_the_same_numbers(case: str) -> None:
+    proto, constants, since = CASES[case]
+    source = model_of([proto], X, list(proto.output), constants, opset=21)
+    graph, want = read(source), expected(onnxruntime_session(source), X)
+    for opset in (16, since):
+        written = to_proto(graph, opset)
+        onnx.checker.check_model(written, full_check=True)
+        assert written.opset_import[0].version == opset
+        assert_matches(expected(onnxruntime_session(written), X), want)
+
+
+def test_a_form_that_an_opset_lacks_is_named() -> None:
+    graph = read(model_of([helper.make_node("Gelu", ["x"], ["y"], name="act")], X, opset=21))
+    with pytest.raises(sc.UnsupportedError, match=r"opset 17 cannot express 1 nodes: Gelu 'act' needs opset 20"):
+        to_proto(graph, 17)
+    assert to_proto(graph).opset_import[0].version == 20
+    with pytest.raises(sc.InputError, match="opset is 12; 13 to"):
+        to_proto(graph, 12)
+
+
+def test_every_step_since_the_oldest_opset_has_its_way_back() -> None:
+    steps = {(op, v) for op, versions in STEPS.items() for v in versions if OLDEST < v < 1000}
+    back = {(op, v) for op, versions in DOWN.items() for v in versions}
+    assert steps - back == {("GroupNormalization", 21)}  # per-channel scales have no per-group form
+    assert back <= steps
+
+
+def test_external_data_and_metadata(tmp_path: Path) -> None:
+    weight = np.arange(2048, dtype=np.float32).reshape(1, 1, 32, 64)
+    source = model_of([helper.make_node("Add", ["x", "w"], ["y"])], {"x": weight}, constants={"w": weight})
+    helper.set_model_props(source, {"author": "someone"})
+    model = sc.load(source)
+    model.save(tmp_path / "m.onnx", external_data=True)
+    assert (tmp_path / "m.onnx.data").stat().st_size == weight.nbytes
+    assert (tmp_path / "m.onnx").stat().st_size < 1000
+    again = sc.load(tmp_path / "m.onnx")
+    assert again.graph.metadata == {"author": "someone"}
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": weight})[0], weight * 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
