@@ -14,6 +14,7 @@ from sigconv.errors import InputError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.compile import compile_graph
+from sigconv.planner.select import TOLERANCE
 from sigconv.runtime.locks import lock
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session, as_array, check_mapping
@@ -136,14 +137,25 @@ class Model:
             self._compiled.move_to_end(shapes)
             return compiled
 
-    def _program(self, shapes: Mapping[str, tuple[int, ...]], threads: int | None) -> Program:
+    def _program(
+        self, shapes: Mapping[str, tuple[int, ...]], threads: int | None, tolerance: float | None = None
+    ) -> Program:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; 1 or more is accepted, None for what the process may use")
+        if tolerance is not None and not tolerance >= 0:
+            raise InputError(f"tolerance is {tolerance}; 0 or more is accepted, None for {TOLERANCE:g}")
         if self._simple is None:
             self._simple = simplify(self.graph)
-        return compile_graph(self._simple, shapes, threads or config.get("threads"))
+        allowed = TOLERANCE if tolerance is None else tolerance
+        return compile_graph(self._simple, shapes, threads or config.get("threads"), tolerance=allowed)
 
-    def compile(self, shapes: Mapping[str, Sequence[int]] | None = None, *, threads: int | None = None) -> Session:
+    def compile(
+        self,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        *,
+        threads: int | None = None,
+        tolerance: float | None = None,
+    ) -> Session:
         """A session for fixed input shapes.
 
         Parameters
@@ -152,6 +164,9 @@ class Model:
             Inputs left out have the graph's own shape, which then must be fixed.
         threads : int, optional
             Most threads to use; by default what the process may use.
+        tolerance : float, optional
+            Most error beyond rounding that an algorithm may have, as a share of the output's scale; 1e-4 by default,
+            which admits Winograd. 0 admits only algorithms that round as the plain sum does.
         """
         given = dict(shapes or {})
         extra = set(given) - {v.name for v in self.inputs}
@@ -166,7 +181,7 @@ class Model:
                 )
             full[v.name] = tuple(int(d) for d in shape)  # type: ignore[arg-type]
             _check_shape(v, full[v.name])
-        return Session(self._program(full, self._threads if threads is None else threads))
+        return Session(self._program(full, self._threads if threads is None else threads, tolerance))
 
     def values(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Every value of the graph as the engine computes it, nothing fused away."""

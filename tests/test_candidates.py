@@ -198,7 +198,7 @@ def test_every_candidate(nodes, feeds, constants):
                     assert got.dtype == want.dtype
                     assert got.shape == want.shape
                     scale = max(1.0, np.abs(want).max(initial=0))
-                    tolerance = 2e-5 if want.dtype == np.float32 else 1e-12
+                    tolerance = max(2e-5, candidate.error) if want.dtype == np.float32 else 1e-12
                     assert np.abs(got - want).max(initial=0) <= tolerance * scale, (candidate.name, name)
                     assert np.array_equal(got, results[0][name]), "results depend on the number of threads"
 

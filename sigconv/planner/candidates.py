@@ -23,7 +23,8 @@ class Candidate:
     """One way to run units of ``ops``.
 
     ``legal`` returns why it cannot run the unit (None: it can), ``cost`` a prediction, ``lower`` writes the steps.
-    ``accuracy``: ``'exact'`` gives the reference's bits, ``'direct'`` differs in the order of additions only.
+    ``accuracy``: ``'exact'`` gives the reference's bits, ``'direct'`` differs in the order of additions only,
+    ``'winograd'`` adds an ``error`` of at most that share of the output's scale.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Candidate:
     cost: Callable[[Unit, Builder], Cost]
     lower: Callable[[Unit, Builder], None]
     accuracy: str = "direct"
+    error: float = 0.0
 
 
 REGISTRY: dict[str, list[Candidate]] = {}

@@ -15,16 +15,22 @@ from sigconv.planner.lower import cpu
 from sigconv.planner.memory import available, check_sizes
 from sigconv.planner.precision import widen
 from sigconv.planner.rewrite import rewrite
-from sigconv.planner.select import select
+from sigconv.planner.select import TOLERANCE, select
 from sigconv.runtime.program import Program, Row
 
 
 def compile_graph(
-    graph: Graph, shapes: Mapping[str, Sequence[int]], threads: int = 1, *, only: Collection[str] = ()
+    graph: Graph,
+    shapes: Mapping[str, Sequence[int]],
+    threads: int = 1,
+    *,
+    only: Collection[str] = (),
+    tolerance: float = TOLERANCE,
 ) -> Program:
     """The Program of ``graph`` with every input bound to a shape.
 
-    ``only`` prefers candidates by name, wherever they are legal.
+    ``only`` prefers candidates by name, wherever they are legal. ``tolerance``: most error beyond rounding that an
+    algorithm may have, as a share of the output's scale.
 
     Raises
     ------
@@ -39,7 +45,7 @@ def compile_graph(
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
         try:
-            choice = select(unit, builder, only)
+            choice = select(unit, builder, only, tolerance)
             choice.candidate.lower(unit, builder)
         except (OverflowError, MemoryError) as e:
             raise ModelError(f"{unit.members[0].label} is too large to run: {e}") from e

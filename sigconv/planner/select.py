@@ -21,15 +21,22 @@ class Choice:
     rejected: tuple[tuple[str, str], ...]
 
 
-def select(unit: Unit, builder: Builder, only: Collection[str] = ()) -> Choice:
+TOLERANCE = 1e-4
+"""What results may differ from exact ones beyond rounding, as a share of the output's scale, unless a caller says."""
+
+
+def select(unit: Unit, builder: Builder, only: Collection[str] = (), tolerance: float = TOLERANCE) -> Choice:
     """The legal candidate predicted to be fastest, native ones before NumPy.
 
-    If ``only`` names candidates, one of them wherever one is legal.
+    If ``only`` names candidates, one of them wherever one is legal. Candidates whose error is over
+    ``tolerance`` are not.
     """
     rejected: list[tuple[str, str]] = []
     ranked: list[tuple[float, int, Candidate, Cost]] = []
     for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):
         reason = candidate.legal(unit, builder)
+        if reason is None and candidate.error > tolerance:
+            reason = f"its error of {candidate.error:g} is over the tolerance of {tolerance:g}"
         if reason is not None:
             rejected.append((candidate.name, reason))
             continue

@@ -1,6 +1,6 @@
 """CPU candidates. Importing this package attaches them."""
 
-from sigconv.planner.lower.cpu import depthwise, direct, elementwise, movement, norm, portable, reduce
+from sigconv.planner.lower.cpu import depthwise, direct, elementwise, movement, norm, portable, reduce, winograd
 from sigconv.planner.lower.cpu.direct import margins
 
-__all__ = ["depthwise", "direct", "elementwise", "margins", "movement", "norm", "portable", "reduce"]
+__all__ = ["depthwise", "direct", "elementwise", "margins", "movement", "norm", "portable", "reduce", "winograd"]

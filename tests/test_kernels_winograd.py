@@ -1,0 +1,110 @@
+"""Winograd against naive loops in float64: borders, sizes, channels, epilogues, tolerance, NaN, any number of threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sigconv as sc
+from sigconv.graph.ir import Graph, Node, Value
+from sigconv.planner.compile import compile_graph
+from sigconv.runtime.session import Session
+from tests.cases import windows
+
+F32 = np.dtype(np.float32)
+ERROR = {"winograd_4x4": 1e-4, "winograd_2x2": 1e-5}
+CASES = [
+    ((1, 16, 8, 8), 16, [1, 1, 1, 1]),
+    ((2, 19, 7, 13), 37, [1, 1, 1, 1]),
+    ((1, 3, 3, 3), 5, [0, 0, 0, 0]),
+    ((3, 17, 1, 1), 80, [1, 1, 1, 1]),
+    ((1, 33, 9, 6), 16, [2, 0, 1, 3]),
+    ((2, 5, 4, 30), 130, [0, 5, 7, 0]),
+    ((1, 64, 30, 31), 64, [1, 1, 1, 1]),
+    ((1, 130, 7, 7), 100, [1, 1, 1, 1]),
+]
+
+
+def graph_of(x, channels, pads, tail=(), rng=None):
+    rng = rng or np.random.default_rng(5)
+    weights = (rng.standard_normal((channels, x.shape[1], 3, 3)) / np.sqrt(9 * x.shape[1])).astype(np.float32)
+    bias = rng.standard_normal(channels).astype(np.float32)
+    nodes = (Node("Conv", ("x", "w", "b"), ("c",), {"pads": pads}, "conv"), *tail)
+    inputs = [Value("x", F32, x.shape)]
+    if any("r" in node.inputs for node in tail):
+        shape = (x.shape[0], channels, *(s + pads[i] + pads[i + 2] - 2 for i, s in enumerate(x.shape[2:])))
+        inputs.append(Value("r", F32, shape))
+    return Graph(nodes, tuple(inputs), (Value(nodes[-1].outputs[0], F32),), {"w": weights, "b": bias})
+
+
+def run(graph, feeds, name, threads=1):
+    program = compile_graph(graph, {k: a.shape for k, a in feeds.items()}, threads, only={name})
+    assert name in [row.algorithm for row in program.rows]
+    return next(iter(Session(program).run(feeds).values()))
+
+
+def exact(graph, x, pads):
+    wide = [a.astype(np.float64) for a in (x, graph.constants["w"], graph.constants["b"])]
+    return windows.conv_nd(*wide, pads=pads)
+
+
+@pytest.mark.parametrize("name", ERROR)
+@pytest.mark.parametrize("shape, channels, pads", CASES)
+def test_against_float64(shape, channels, pads, name):
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    graph = graph_of(x, channels, pads)
+    want = exact(graph, x, pads)
+    results = [run(graph, {"x": x}, name, threads) for threads in (1, 2, 3)]
+    assert np.abs(results[0] - want).max() <= ERROR[name] * np.abs(want).max()
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("name", ERROR)
+@pytest.mark.parametrize("alpha, low, high", [(0.2, -np.inf, np.inf), (1.0, 0.0, 6.0), (1.0, -0.5, 0.25)])
+def test_epilogue(name, alpha, low, high):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((2, 18, 9, 10)).astype(np.float32)
+    r = rng.standard_normal((2, 20, 9, 10)).astype(np.float32)
+    last = (
+        Node("LeakyRelu", ("s",), ("y",), {"alpha": alpha}, "leaky")
+        if alpha != 1.0
+        else Node("Clip", ("s", "low", "high"), ("y",), {}, "clip")
+    )
+    graph = graph_of(x, 20, [1, 1, 1, 1], (Node("Add", ("c", "r"), ("s",), {}, "add"), last))
+    graph = graph.replace(constants=graph.constants | {"low": np.float32(low), "high": np.float32(high)})
+    total = exact(graph, x, [1, 1, 1, 1]) + r
+    want = np.clip(np.where(total < 0, alpha * total, total), low, high)
+    got = run(graph, {"x": x, "r": r}, name, 2)
+    assert np.abs(got - want).max() <= ERROR[name] * np.abs(total).max()
+
+
+@pytest.mark.parametrize("name, m", [("winograd_4x4", 4), ("winograd_2x2", 2)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays_within_the_tiles_that_read_it(name, m, bad):
+    x = np.random.default_rng(3).standard_normal((1, 16, 16, 16)).astype(np.float32)
+    graph = graph_of(x, 16, [1, 1, 1, 1])
+    clean = run(graph, {"x": x}, name)
+    x[0, 3, 6, 6] = bad
+    got = run(graph, {"x": x}, name)
+    assert not np.isfinite(got[0, :, 5:8, 5:8]).any()
+    readers = [t for t in range(16 // m) if t * m - 1 <= 6 < t * m + m + 1]
+    touched = slice(readers[0] * m, readers[-1] * m + m)
+    rest = np.ones((16, 16), bool)
+    rest[touched, touched] = False
+    assert np.array_equal(got[0][:, rest], clean[0][:, rest])
+
+
+def test_tolerance_decides():
+    x = np.random.default_rng(4).standard_normal((1, 64, 56, 56)).astype(np.float32)
+    model = sc.Model(graph_of(x, 64, [1, 1, 1, 1]))
+    want = exact(model.graph, x, [1, 1, 1, 1])
+    default = model.compile(threads=1)
+    strict = model.compile(threads=1, tolerance=0)
+    assert default.explain().rows[0].algorithm == "winograd_4x4"
+    assert strict.explain().rows[0].algorithm.startswith("direct_")
+    assert dict(strict.explain().rows[0].rejected)["winograd_4x4"] == "its error of 0.0001 is over the tolerance of 0"
+    assert model.compile(threads=1, tolerance=1e-5).explain().rows[0].algorithm != "winograd_4x4"
+    for session, error in ((default, 1e-4), (strict, 2e-6)):
+        assert np.abs(session.run({"x": x})["c"] - want).max() <= error * np.abs(want).max()
+    with pytest.raises(sc.InputError, match="tolerance is -1"):
+        model.compile(tolerance=-1)
