@@ -1,4 +1,4 @@
-"""Winograd against naive loops in float64: borders, sizes, channels, epilogues, tolerance, NaN, any number of threads."""
+"""Winograd against naive loops in float64: borders, sizes, channels, epilogues, tolerance, NaN, thread counts."""
 
 from __future__ import annotations
 

@@ -1,122 +1,131 @@
-"""3x3 convolution of stride 1 by Winograd's F(4x4, 3x3) and F(2x2, 3x3)."""
+"""3x3 convolution of stride 1 by Winograd's minimal filtering."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 
-from sigconv.kernels.cpu import winograd as kernels
-from sigconv.kernels.cpu.direct import tiles
+from sigconv.geometry import WindowAxis
+from sigconv.kernels.cpu import direct, winograd
+from sigconv.kernels.cpu.winograd import F2, F4, Form
+from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
-    GRAIN,
     PEAK,
+    WIDEST,
     bias_of,
     conv_window,
     has_layout,
     legal_conv,
     spatial_strides,
-)
+)  # fmt: skip
 
-L2_BYTES = 1024 * 1024
-"""What the transformed tiles of a work item may take, so that they stay in L2 beside the weights that stream past."""
-FEWEST, MOST = 24, 192
-"""Tiles of a work item: fewer would read the weights too often, more would gain nothing."""
-TRANSFORM = {4: 45e-9, 2: 20e-9}
-"""Seconds a tile and register take on the way there; the way back takes as long."""
-STREAM = 1.2e10
-"""Bytes per second of weights that do not stay in L2."""
-
-
-def _tiles(unit: Unit, b: Builder, m: int) -> tuple[int, int]:
-    h, w = b.shape(unit.output)[2:]
-    return -(-h // m), -(-w // m)
-
-
-def _blocks(total: int, channels: int, m: int, threads: int) -> int:
-    """Work items along the tiles: as even as can be, and a multiple of ``threads`` where there are enough."""
-    vl = lanes(np.float32)
-    a_tile = 4 * (m + 2) ** 2 * (channels + kernels.WIDEST * vl)
-    most = min(MOST, max(FEWEST, L2_BYTES // a_tile))
-    blocks = -(-total // most)
-    return -(-blocks // threads) * threads if blocks > 1 and total >= threads * FEWEST // 2 else blocks
+CHUNK_BYTES = 2 << 20
+"""What the points of a chunk of tiles may take, inputs and products together: about the L2 cache."""
+CHUNK_TILES = 96
+"""Tiles that a chunk has in any case: the weights are read once a chunk."""
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
     reason = legal_conv(unit, b)
     if reason:
         return reason
-    if b.dtype(unit.output) != np.float32:
-        return f"dtype {b.dtype(unit.output)}, takes float32"
-    if int(unit.node.attrs.get("group", 1)) != 1:
-        return "groups"
+    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
+        return "weights are not constant"
     axes = conv_window(unit, b).axes
-    shapes = [(a.kernel, a.stride, a.dilation) for a in axes]
-    return None if shapes == [(3, 1, 1)] * 2 else "takes 3x3 windows of stride and dilation 1"
+    if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(map(_fits, axes)):
+        return "not one group of 3x3 taps with stride and dilation 1"
+    return None if b.dtype(unit.output) == np.float32 else f"dtype {b.dtype(unit.output)}"
 
 
-def _cost(unit: Unit, b: Builder, m: int) -> Cost:
-    n, channels = b.shape(unit.output)[:2]
-    c, vl = b.shape(unit.node.inputs[1])[1], lanes(np.float32)
-    th, tw = _tiles(unit, b, m)
-    total, points = n * th * tw, (m + 2) ** 2
-    c_blocks, k_blocks = -(-c // vl), -(-channels // vl)
-    flops = 2.0 * points * total * c * k_blocks * vl
-    nbytes = float(sum(b.nbytes(i) for i in (*unit.inputs, unit.output)))
-    weights = 4.0 * points * c * k_blocks * vl
-    transforms = total * (c_blocks + k_blocks) * TRANSFORM[m]
-    streamed = weights * _blocks(total, c, m, 1) / STREAM
-    seconds = max(flops / (PEAK * 0.85), streamed) + transforms + nbytes / 4e10
+def _fits(axis: WindowAxis) -> bool:
+    return (axis.kernel, axis.stride, axis.dilation) == (3, 1, 1)
+
+
+def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
+    h, w = b.shape(unit.output)[2:]
+    return -(-h // form.m), -(-w // form.m)
+
+
+def _chunks(form: Form, unit: Unit, b: Builder) -> int:
+    """Chunks of an image, shared evenly among the threads where there are enough."""
+    m, c = b.shape(unit.node.inputs[1])[:2]
+    tiles = math.prod(_tiles(form, unit, b))
+    per_tile = 4 * form.n**2 * (m + c)
+    chunks = -(-tiles // max(CHUNK_TILES, CHUNK_BYTES // per_tile))
+    batch = b.shape(unit.output)[0]
+    if b.threads > 1 and (batch * chunks) % b.threads and tiles >= b.threads * CHUNK_TILES // 2:
+        chunks = -(-chunks // b.threads) * b.threads
+    return chunks
+
+
+def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
+    x, y = b.shape(unit.node.inputs[0]), b.shape(unit.output)
+    m, c = b.shape(unit.node.inputs[1])[:2]
+    vl, square = lanes(np.float32), form.n**2
+    tiles = y[0] * math.prod(_tiles(form, unit, b))
+    blocks, out_blocks = -(-c // vl), -(-m // vl)
+    flops = 2.0 * tiles * square * c * m
+    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
+    points = 4.0 * square * vl * tiles * (blocks + out_blocks)
+    weights = 4.0 * square * c * out_blocks * vl
+    seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95) + points / 3e10
+    seconds += weights * y[0] * _chunks(form, unit, b) / (3e10 if weights <= CHUNK_BYTES else 6.5e9)
     if not has_layout(b, unit.node.inputs[0], vl):
-        seconds += b.nbytes(unit.node.inputs[0]) / 4e9
+        seconds += 4.0 * math.prod(x) / 4e9
     return Cost(flops, nbytes, seconds)
 
 
-def _lower(unit: Unit, b: Builder, m: int) -> None:
-    weights = b.constant(unit.node.inputs[1])
-    channels, c = weights.shape[:2]
-    vl, dtype = lanes(weights.dtype), weights.dtype
+def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
     h, w = conv_window(unit, b).axes
+    weights = b.constant(unit.node.inputs[1])
+    m, c = weights.shape[:2]
     x = b.blocked(unit.node.inputs[0])
     r = b.blocked(unit.residual) if unit.residual else None
-    y = b.new(unit.output, vl)
-    xs, ys, rs = spatial_strides(x), spatial_strides(y), spatial_strides(r or y)
-    th, tw = _tiles(unit, b, m)
-    total = x.shape[0] * th * tw
-    first, width, pixels = tiles(channels, dtype)
-    flops = 2.0 * (m + 2) ** 2 * total * c * channels
-    threads = min(b.threads, int(flops // GRAIN) + 1)
-    blocks = _blocks(total, c, m, threads)
-    block_tiles = -(-total // blocks)
-    bias = np.zeros(-(-channels // vl) * vl, dtype)
-    own = bias_of(unit, b, channels, dtype)
-    if own is not None:
-        bias[:channels] = own
-    part = -(-kernels.scratch_elements(c, block_tiles, m, dtype) * dtype.itemsize // 64) * 64
+    y = b.new(unit.output, x.block)
+    vl, square = x.block, form.n**2
+    first, width, pixels = direct.tiles(m)
+    bias = np.zeros((y.blocks + WIDEST) * vl, np.float32)  # then zeros, with which products start
+    own = bias_of(unit, b, m, weights.dtype)
+    if isinstance(own, np.ndarray):
+        bias[:m] = own
+    tiles_h, tiles_w = _tiles(form, unit, b)
+    chunks = _chunks(form, unit, b)
+    chunk_tiles = -(-tiles_h * tiles_w // chunks)
+    chunks = -(-tiles_h * tiles_w // chunk_tiles)
+    batch = x.shape[0]
+    slices = 1 if batch * chunks >= b.threads else min(len(first), -(-b.threads // (batch * chunks)))
+    share = square * vl * (1 + chunk_tiles * (x.blocks + y.blocks))
+    xs, ys = spatial_strides(x), spatial_strides(y)
+    rs = spatial_strides(r) if r else None
     b.emit(
-        kernels.KERNELS[m], width=threads, x=x.address, w=kernels.pack(weights, m), bias=bias, y=y.address,
-        residual=r.address if r else 0, scratch=b.workspace(part * b.threads), scratch_thread=part,
-        zeros=np.zeros(kernels.WIDEST * vl, dtype), tiles_h=th, tiles_w=tw, total=total, block_tiles=block_tiles,
-        blocks=blocks, channels=c, in_blocks=x.blocks, in_h=h.size, in_w=w.size, out_h=h.output, out_w=w.output,
-        origin_h=-h.before, origin_w=-w.before, x_batch=xs.batch, x_block=xs.block, x_h=xs.h, x_pixel=xs.pixel,
-        y_batch=ys.batch, y_block=ys.block, y_h=ys.h, y_pixel=ys.pixel, r_batch=rs.batch, r_block=rs.block,
-        r_h=rs.h, r_pixel=rs.pixel, tiles=len(first), tile_first=first, tile_width=width, tile_pixels=pixels,
+        kernel, width=min(b.threads, batch * chunks * slices), x=x.address, w=winograd.transform(form, weights),
+        bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
+        points_thread=share, batch=batch, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
+        tiles_w=tiles_w, in_h=h.size, in_w=w.size, out_h=h.output, out_w=w.output, pad_h=h.before, pad_w=w.before,
+        channels=c, blocks=x.blocks, out_blocks=y.blocks, x_batch=xs.batch, x_block=xs.block, x_h=xs.h,
+        y_batch=ys.batch, y_block=ys.block, y_h=ys.h, r_batch=rs.batch if rs else 0, r_block=rs.block if rs else 0,
+        r_h=rs.h if rs else 0, panels=len(first), tile_first=first, tile_width=width, tile_pixels=pixels,
         alpha=unit.activation.alpha, lo=unit.activation.lo, hi=unit.activation.hi,
     )  # fmt: skip
 
 
-for _m, _error in ((4, 1e-4), (2, 1e-5)):
+for _name, _form, _kernel, _error in (
+    ("winograd_4x4", F4, winograd.winograd_4_f32, 1e-4),
+    ("winograd_2x2", F2, winograd.winograd_2_f32, 1e-5),
+):
     attach(
         Candidate(
-            f"winograd_{_m}x{_m}",
+            _name,
             ("Conv",),
             _legal,
-            partial(_cost, m=_m),
-            partial(_lower, m=_m),
+            partial(_cost, form=_form),
+            partial(_lower, form=_form, kernel=_kernel),
             accuracy="winograd",
             error=_error,
         )
