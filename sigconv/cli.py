@@ -1,4 +1,4 @@
-"""The command line: ``sigconv demo | run | check | info | explain | bench | warmup | cache``.
+"""The command line: ``sigconv demo | run | check | info | explain | bench | export | warmup | cache``.
 
 Exit codes: 0 fine, 1 a check failed, 2 bad usage or unreadable input (one line on stderr, no traceback).
 """
@@ -217,6 +217,18 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Write a classic net as an ONNX file."""
+    from sigconv.files import existing
+    from sigconv.models import NETS
+
+    if arguments.net not in NETS:
+        raise InputError(f"no net is called {arguments.net!r} (nets: {', '.join(NETS)})")
+    NETS[arguments.net](arguments.weights and existing(arguments.weights)).save(arguments.output, arguments.opset)
+    print(f"wrote {arguments.output}")
+    return 0
+
+
 def demo(arguments: argparse.Namespace) -> int:
     """Classify handwritten digits with the LeNet-5 that comes along."""
     from sigconv.demo.show import show
@@ -315,6 +327,11 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--profile", action="store_true", help="run it on random input and show the time of each part")
     sub = command(bench, "model", "shape", "threads", "json")
     sub.add_argument("--rounds", type=_positive, metavar="N", default=5, help="turns of each engine (default 5)")
+    sub = command(export)
+    sub.add_argument("net", metavar="NET", help="lenet5, alexnet, vgg16, vgg16_bn, resnet18, unet …")
+    sub.add_argument("-o", "--output", required=True, metavar="OUT.onnx", help="the file to write")
+    sub.add_argument("--weights", metavar="FILE", help=".npz or .onnx with torchvision's names (default: random)")
+    sub.add_argument("--opset", type=_positive, metavar="N", help="13 to the newest (default: 17, or what it needs)")
     command(warmup)
     sub = command(cache)
     sub.add_argument("action", choices=("info", "clear"), nargs="?", default="info")

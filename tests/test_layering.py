@@ -71,13 +71,17 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.numpy": (("sigconv.signal", *BASE), ("numpy",)),
     "sigconv.ndimage": (("sigconv.signal", "sigconv.filters", *BASE), ("numpy",)),
     "sigconv.cv": (("sigconv.signal", "sigconv.filters", "sigconv.ndimage", *BASE), ("numpy",)),
+    "sigconv.models": ((*BASE, "sigconv.graph", "sigconv.model"), ("numpy",)),
     "sigconv.race": (("sigconv.errors", "sigconv.model"), ("numpy", "onnxruntime", "openvino")),
     "sigconv.files": (("sigconv.errors", "sigconv.graph.ir"), ("numpy", "PIL")),
     "sigconv.demo": (("sigconv", "sigconv.race"), ("numpy",)),
     "sigconv.demo.train": (("sigconv.demo",), ("numpy", "sklearn", "torch")),
     "sigconv.cli": (
         (
-            *("sigconv" + room for room in ("", ".model", ".summary", ".files", ".race", ".demo", ".kernels.jit")),
+            *(
+                "sigconv" + room
+                for room in ("", ".model", ".summary", ".files", ".race", ".models", ".demo", ".kernels.jit")
+            ),
             "sigconv.export.check",
             *LEAVES,
         ),

@@ -1,0 +1,83 @@
+"""Built networks: parameter counts, weights by name, and the same numbers as onnxruntime once exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import sigconv as sc
+from sigconv.cli import main
+from tests.cases.oracle import assert_matches, expected, generator, onnxruntime_session
+
+COUNTS = {
+    "lenet5": 61_706,
+    "alexnet": 61_100_840,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+    "vgg16": 138_357_544,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name: str) -> None:
+    assert sc.models.parameter_count(sc.models.NETS[name]().graph) == COUNTS[name]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lenet5", (2, 1, 32, 32)), ("unet", (1, 3, 32, 48))])
+def test_exported_nets_match_onnxruntime(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    assert main(["export", name, "-o", str(path)]) == 0
+    onnx.checker.check_model(str(path), full_check=True)
+    feeds = {"x": generator(name).standard_normal(shape, np.float32)}
+    model = sc.models.NETS[name]()
+    assert_matches(model.run(feeds), expected(onnxruntime_session(path), feeds))
+    assert model.graph.nodes == sc.load(path).graph.nodes
+
+
+def test_weights_by_name(tmp_path: Path) -> None:
+    other = dict(sc.models.lenet5(seed=5).graph.constants)
+    np.savez(tmp_path / "w.npz", **other)
+    sc.models.lenet5(seed=5).save(tmp_path / "w.onnx")
+    for weights in (other | {"bn.num_batches_tracked": np.int64(1)}, tmp_path / "w.npz", tmp_path / "w.onnx"):
+        found = sc.models.lenet5(weights).graph.constants
+        assert all((found[k] == v).all() for k, v in other.items())
+    assert (sc.models.lenet5().graph.constants["fc1.weight"] != other["fc1.weight"]).any()
+    other["extra"] = other.pop("fc1.bias")
+    other["fc2.bias"] = np.zeros(3, np.float32)
+    with pytest.raises(sc.InputError, match=r"missing: fc1.bias; unexpected: extra; of another shape: fc2.bias is"):
+        sc.models.lenet5(other)
+
+
+def test_a_sequential_is_its_builder_chain() -> None:
+    model = sc.Sequential((3, 8, 8), ("conv", 4, 3, {"padding": 1}), "batch_norm", "relu", "flatten", ("linear", 5))
+    assert {"0.weight", "0.bias", "1.running_var", "4.weight"} <= set(model.graph.constants)
+    b = sc.GraphBuilder(seed=0)
+    y = b.relu(b.batch_norm(b.conv(b.input("x", ("N", 3, 8, 8)), 4, 3, padding=1)))
+    other = sc.Model(b.build(b.linear(b.flatten(y), 5)))
+    x = generator("chain").standard_normal((2, 3, 8, 8), np.float32)
+    np.testing.assert_array_equal(model(x), other(x))
+    with pytest.raises(sc.InputError, match="layer 0 is 'convolve'"):
+        sc.Sequential((3, 8, 8), ("convolve", 4))
+
+
+def test_what_cannot_be_built_is_named() -> None:
+    b = sc.GraphBuilder()
+    x = b.input("x", ("N", 3, 8, 8))
+    with pytest.raises(sc.InputError, match="Relu reads 'z'"):
+        b.op("Relu", "z")
+    with pytest.raises(sc.InputError, match="name 'x' is taken"):
+        b.input("x", (1,))
+    with pytest.raises(sc.ModelError, match="Relu"):
+        b.op("Relu", x, slope=1.0)
+    with pytest.raises(sc.InputError, match="depth is 20; ResNet has 18"):
+        sc.models.resnet(20)
