@@ -29,6 +29,8 @@ CHUNK_BYTES = 2 << 20
 """What the points of a chunk of tiles may take, inputs and products together: about the L2 cache."""
 CHUNK_TILES = 96
 """Tiles that a chunk has in any case: the weights are read once a chunk."""
+TRANSFORM = 1e10
+"""Bytes of points per second of the transforms at `PEAK`, fitted to layers of 3 to 512 channels."""
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
@@ -74,7 +76,7 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     points = 4.0 * square * vl * tiles * (blocks + out_blocks)
     weights = 4.0 * square * c * out_blocks * vl
-    seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95) + points / 3e10
+    seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95) + points / TRANSFORM
     seconds += weights * y[0] * _chunks(form, unit, b) / (3e10 if weights <= CHUNK_BYTES else 6.5e9)
     if not has_layout(b, unit.node.inputs[0], vl):
         seconds += 4.0 * math.prod(x) / 4e9
