@@ -20,7 +20,10 @@ from numba.extending import intrinsic
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
+from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, prefetch, register_tile
+
+MOST_LINES = 128
+"""Cache lines of weights asked for ahead before a register tile."""
 
 WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
@@ -29,6 +32,7 @@ WINOGRAD = np.dtype(
         "batch", "chunks", "chunk_tiles", "slices",  # work items: images x chunks of tiles x slices of output channels
         "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w", "pad_h", "pad_w",
         "channels", "blocks", "out_blocks",  # input channels and blocks, blocks of output channels
+        "pass_blocks",  # blocks of the input whose weights for one register tile stay in L1
         "x_batch", "x_block", "x_h", "y_batch", "y_block", "y_h", "r_batch", "r_block", "r_h",  # strides in elements
         "panels", "tile_first", "tile_width", "tile_pixels",  # register tiles of the output channels, see direct.tiles
     )]
@@ -215,18 +219,28 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
             for p in range(square):
                 for panel in range(first, last):
                     v0, nv, pixels = get(tile_first, panel), get(tile_width, panel), get(tile_pixels, panel)
-                    weights = as_pointer(a.w + (p * w_point + v0 * vl * a.channels) * size, dtype)
                     zeros = as_pointer(a.bias + a.out_blocks * vl * size, dtype)
                     pieces = (count + pixels - 1) // pixels
-                    for piece in range(pieces):
-                        p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
-                        register_tile(
-                            p1 - p0, nv, as_pointer(v + (p * v_point + p0 * vl) * size, dtype), weights,
-                            as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype),
-                            as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl, 0, 0, 0, a.blocks, vl, last_block,
-                            0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl, True, False,
-                            number(1), number(0), number(0),
-                        )  # fmt: skip
+                    row = nv * vl * size  # bytes of one channel's weights
+                    ahead = a.w + (p * w_point + v0 * vl * a.channels) * size
+                    for c0 in range(0, a.blocks, a.pass_blocks):
+                        blocks = min(a.pass_blocks, a.blocks - c0)
+                        final = last_block if c0 + blocks == a.blocks else vl
+                        weights = as_pointer(ahead, dtype)
+                        ahead += ((blocks - 1) * vl + final) * row  # the next pass follows in memory
+                        lines = ((blocks - 1) * vl + final) * row // (64 * pieces) + 1
+                        lines = lines if lines <= MOST_LINES else 0
+                        for piece in range(pieces):
+                            p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
+                            for line in range(piece * lines, (piece + 1) * lines):
+                                prefetch(ahead + line * 64)
+                            register_tile(
+                                p1 - p0, nv, as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype),
+                                weights, as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype),
+                                as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl, 0, 0, 0, blocks, vl, final,
+                                0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl, c0 == 0, False,
+                                number(1), number(0), number(0),
+                            )  # fmt: skip
             end = get(tile_first, last - 1) + get(tile_width, last - 1)
             for block in range(get(tile_first, first), end):
                 bias = as_pointer(a.bias + block * vl * size, dtype)

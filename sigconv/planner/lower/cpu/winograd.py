@@ -16,6 +16,7 @@ from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
+    L1_BYTES,
     PEAK,
     WIDEST,
     bias_of,
@@ -110,7 +111,8 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
         bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
         points_thread=share, batch=batch, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
         tiles_w=tiles_w, in_h=h.size, in_w=w.size, out_h=h.output, out_w=w.output, pad_h=h.before, pad_w=w.before,
-        channels=c, blocks=x.blocks, out_blocks=y.blocks, x_batch=xs.batch, x_block=xs.block, x_h=xs.h,
+        channels=c, blocks=x.blocks, out_blocks=y.blocks,
+        pass_blocks=max(1, L1_BYTES // (4 * vl * vl * WIDEST)), x_batch=xs.batch, x_block=xs.block, x_h=xs.h,
         y_batch=ys.batch, y_block=ys.block, y_h=ys.h, r_batch=rs.batch if rs else 0, r_block=rs.block if rs else 0,
         r_h=rs.h if rs else 0, panels=len(first), tile_first=first, tile_width=width, tile_pixels=pixels,
         alpha=unit.activation.alpha, lo=unit.activation.lo, hi=unit.activation.hi,
