@@ -29,7 +29,7 @@ WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
         "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform`
         "points", "points_thread",  # workspace: address, and elements of one thread's share
-        "batch", "chunks", "chunk_tiles", "slices",  # work items: images x chunks of tiles x slices of output channels
+        "tiles", "chunks", "chunk_tiles", "slices",  # of all images; items: chunks of tiles x slices of output channels
         "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w", "pad_h", "pad_w",
         "channels", "blocks", "out_blocks",  # input channels and blocks, blocks of output channels
         "pass_blocks",  # blocks of the input whose weights for one register tile stay in L1
@@ -188,19 +188,20 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
         p_point = a.chunk_tiles * a.out_blocks * vl
         w_point = a.channels * a.out_blocks * vl
         last_block = a.channels - (a.blocks - 1) * vl
-        tiles = a.tiles_h * a.tiles_w
-        items = a.batch * a.chunks * a.slices
+        in_image = a.tiles_h * a.tiles_w
+        items = a.chunks * a.slices
         ready = -1
         for item in range(items * thread // threads, items * (thread + 1) // threads):
-            part, chunk, image = item % a.slices, item // a.slices % a.chunks, item // (a.slices * a.chunks)
+            part, chunk = item % a.slices, item // a.slices
             t0 = chunk * a.chunk_tiles
-            count = min(a.chunk_tiles, tiles - t0)
-            if ready != item // a.slices:  # the slices of a chunk share its points
-                ready = item // a.slices
+            count = min(a.chunk_tiles, a.tiles - t0)
+            if ready != chunk:  # the slices of a chunk share its points
+                ready = chunk
                 for block in range(a.blocks):
-                    x_block = a.x + (image * a.x_batch + block * a.x_block) * size
                     for t in range(count):
-                        h, w = (t0 + t) // a.tiles_w * m - a.pad_h, (t0 + t) % a.tiles_w * m - a.pad_w
+                        image, tile = (t0 + t) // in_image, (t0 + t) % in_image
+                        h, w = tile // a.tiles_w * m - a.pad_h, tile % a.tiles_w * m - a.pad_w
+                        x_block = a.x + (image * a.x_batch + block * a.x_block) * size
                         to = as_pointer(v + (block * a.chunk_tiles + t) * vl * size, dtype)
                         at = as_pointer(x_block + (h * a.x_h + w * vl) * size, dtype)
                         if h >= 0 and w >= 0 and h + n <= a.in_h and w + n <= a.in_w:
@@ -234,18 +235,19 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
                             p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
                             for line in range(piece * lines, (piece + 1) * lines):
                                 prefetch(ahead + line * 64)
+                            of = as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype)
+                            to = as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype)
                             register_tile(
-                                p1 - p0, nv, as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype),
-                                weights, as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype),
-                                as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl, 0, 0, 0, blocks, vl, final,
-                                0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl, c0 == 0, False,
-                                number(1), number(0), number(0),
+                                p1 - p0, nv, of, weights, to, as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl,
+                                0, 0, 0, blocks, vl, final, 0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl,
+                                c0 == 0, False, number(1), number(0), number(0),
                             )  # fmt: skip
             end = get(tile_first, last - 1) + get(tile_width, last - 1)
             for block in range(get(tile_first, first), end):
                 bias = as_pointer(a.bias + block * vl * size, dtype)
                 for t in range(count):
-                    h, w = (t0 + t) // a.tiles_w * m, (t0 + t) % a.tiles_w * m
+                    image, tile = (t0 + t) // in_image, (t0 + t) % in_image
+                    h, w = tile // a.tiles_w * m, tile % a.tiles_w * m
                     y_at = a.y + (image * a.y_batch + block * a.y_block + h * a.y_h + w * vl) * size
                     r_at = a.residual
                     if r_at != 0:

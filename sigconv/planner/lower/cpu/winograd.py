@@ -56,13 +56,12 @@ def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
 
 
 def _chunks(form: Form, unit: Unit, b: Builder) -> int:
-    """Chunks of an image, shared evenly among the threads where there are enough."""
+    """Chunks of the tiles of all images, shared evenly among the threads where there are enough."""
     m, c = b.shape(unit.node.inputs[1])[:2]
-    tiles = math.prod(_tiles(form, unit, b))
+    tiles = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b))
     per_tile = 4 * form.n**2 * (m + c)
     chunks = -(-tiles // max(CHUNK_TILES, CHUNK_BYTES // per_tile))
-    batch = b.shape(unit.output)[0]
-    if b.threads > 1 and (batch * chunks) % b.threads and tiles >= b.threads * CHUNK_TILES // 2:
+    if chunks % b.threads and tiles >= b.threads * CHUNK_TILES // 2:
         chunks = -(-chunks // b.threads) * b.threads
     return chunks
 
@@ -78,7 +77,7 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     points = 4.0 * square * vl * tiles * (blocks + out_blocks)
     weights = 4.0 * square * c * out_blocks * vl
     seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95) + points / TRANSFORM
-    seconds += weights * y[0] * _chunks(form, unit, b) / (3e10 if weights <= CHUNK_BYTES else 6.5e9)
+    seconds += weights * _chunks(form, unit, b) / (3e10 if weights <= CHUNK_BYTES else 6.5e9)
     if not has_layout(b, unit.node.inputs[0], vl):
         seconds += 4.0 * math.prod(x) / 4e9
     return Cost(flops, nbytes, seconds)
@@ -99,17 +98,17 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
         bias[:m] = own
     tiles_h, tiles_w = _tiles(form, unit, b)
     chunks = _chunks(form, unit, b)
-    chunk_tiles = -(-tiles_h * tiles_w // chunks)
-    chunks = -(-tiles_h * tiles_w // chunk_tiles)
-    batch = x.shape[0]
-    slices = 1 if batch * chunks >= b.threads else min(len(first), -(-b.threads // (batch * chunks)))
+    tiles = x.shape[0] * tiles_h * tiles_w
+    chunk_tiles = -(-tiles // chunks)
+    chunks = -(-tiles // chunk_tiles)
+    slices = 1 if chunks >= b.threads else min(len(first), -(-b.threads // chunks))
     share = square * vl * (1 + chunk_tiles * (x.blocks + y.blocks))
     xs, ys = spatial_strides(x), spatial_strides(y)
     rs = spatial_strides(r) if r else None
     b.emit(
-        kernel, width=min(b.threads, batch * chunks * slices), x=x.address, w=winograd.transform(form, weights),
+        kernel, width=min(b.threads, chunks * slices), x=x.address, w=winograd.transform(form, weights),
         bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
-        points_thread=share, batch=batch, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
+        points_thread=share, tiles=tiles, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
         tiles_w=tiles_w, in_h=h.size, in_w=w.size, out_h=h.output, out_w=w.output, pad_h=h.before, pad_w=w.before,
         channels=c, blocks=x.blocks, out_blocks=y.blocks,
         pass_blocks=max(1, L1_BYTES // (4 * vl * vl * WIDEST)), x_batch=xs.batch, x_block=xs.block, x_h=xs.h,
