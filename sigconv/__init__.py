@@ -32,6 +32,7 @@ _HOME = {
     "fftconvolve": "sigconv.signal.api",
     "oaconvolve": "sigconv.signal.api",
     "Plan": "sigconv.signal.plan",
+    "Stream": "sigconv.signal.stream",
     "polymul": "sigconv.signal.plan",
     "match_template": "sigconv.signal.template",
     "phase_correlation": "sigconv.signal.template",

@@ -30,27 +30,33 @@ def is_finite(a: Array) -> bool:
 
 def solve_nonfinite(problem: Problem, solve: Solver) -> Array:
     """The result of ``problem`` by ``solve``, which is given finite numbers only."""
-    if not problem.zero_fill:
+    if not problem.zero_fill and not is_finite(np.asarray(problem.fillvalue)):
         problem = problem.extended()
-    x, w = _finite_part(problem.x), _finite_part(problem.w)
+    x, w = finite_part(problem.x), finite_part(problem.w)
     y = np.array(solve(replace(problem, x=x, w=w)))
+    mark(problem if problem.zero_fill else problem.extended(), y, solve)
+    return y
+
+
+def mark(problem: Problem, y: Array, solve: Solver) -> None:
+    """Write NaN and Inf into the result ``y`` of the finite values of a problem with a zero fill."""
     if y.dtype.kind != "c":
         _write(y, _classes(problem, problem.x, problem.w, solve))
-        return y
+        return
     (xr, xi), (wr, wi) = _parts(problem.x), _parts(problem.w)
     for part, terms in ((y.real, ((xr, wr, 1), (xi, wi, -1))), (y.imag, ((xr, wi, 1), (xi, wr, 1)))):
         found = [_classes(problem, a, b, solve, sign) for a, b, sign in terms if a is not None and b is not None]
         for classes in found:
             _write(part, classes)
-    return y
 
 
-def _finite_part(a: Array) -> Array:
+def finite_part(a: Array) -> Array:
+    """``a`` with 0 for NaN and Inf."""
     if is_finite(a):
         return a
     if a.dtype.kind != "c":
         return np.where(np.isfinite(a), a, a.dtype.type(0))
-    return (_finite_part(a.real) + 1j * _finite_part(a.imag)).astype(a.dtype)
+    return (finite_part(a.real) + 1j * finite_part(a.imag)).astype(a.dtype)
 
 
 def _parts(a: Array) -> tuple[Array, Array | None]:

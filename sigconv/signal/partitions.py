@@ -20,13 +20,18 @@ from sigconv.signal import fft, nan
 from sigconv.signal.problem import Array, Problem, extend
 
 
+def hop(length: int, taps: int) -> int:
+    """New outputs of a transform."""
+    return length - taps + 1 if length >= taps else length // 2
+
+
 class Kernel:
     """The spectra of a kernel ``h[…, K]``, not reversed and finite, for transforms of ``length`` points."""
 
     def __init__(self, h: Array, length: int, dtype: np.dtype[Any]) -> None:
         taps = h.shape[-1]
         self.taps, self.length, self.dtype = taps, length, dtype
-        self.hop = length - taps + 1 if length >= taps else length // 2
+        self.hop = hop(length, taps)
         self.count = 1 if length >= taps else -(-taps // self.hop)
         size = taps if self.count == 1 else self.hop
         padded = np.zeros((*h.shape[:-1], self.count * size), dtype)
@@ -85,23 +90,23 @@ def solve(problem: Problem, kernel: Kernel) -> Array:
 
         return nan.solve_nonfinite(problem, finite)
     (axis,) = (a for a, c in enumerate(problem.conv) if c)
-    hop, before = kernel.hop, kernel.length - kernel.hop
+    step, before = kernel.hop, kernel.length - kernel.hop
     start, count = problem.start[axis], problem.count[axis]
     early = 0 if problem.zero_fill else kernel.early
-    blocks = -(-(start + count) // hop)
+    blocks = -(-(start + count) // step)
     boxes: list[Any] = [(0, n) for n in problem.x.shape]
     x, origin = problem.x, 0
     if not problem.zero_fill:
         origin = -(kernel.taps - 1)
         boxes[axis] = (origin, start + count)
         x = extend(x, boxes, problem.boundary, problem.fillvalue)
-    boxes[axis] = (-early * hop - before - origin, blocks * hop - origin)
+    boxes[axis] = (-early * step - before - origin, blocks * step - origin)
     x = np.moveaxis(extend(x, boxes, "fill", 0), axis, -1).astype(kernel.dtype, copy=False)
-    y = np.empty((*(n for a, n in enumerate(problem.count) if a != axis), blocks * hop), problem.work)
+    y = np.empty((*(n for a, n in enumerate(problem.count) if a != axis), blocks * step), problem.work)
     engine = Engine(kernel, x.shape[:-1], -early)
     for b in range(-early, blocks):
-        at = (b + early) * hop
+        at = (b + early) * step
         part = engine.run(x[..., at : at + kernel.length])
         if b >= 0:
-            y[..., b * hop : (b + 1) * hop] = part
+            y[..., b * step : (b + 1) * step] = part
     return np.ascontiguousarray(np.moveaxis(y[..., start : start + count], -1, axis))
