@@ -33,6 +33,7 @@ _HOME = {
     "oaconvolve": "sigconv.signal.api",
     "Plan": "sigconv.signal.plan",
     "Stream": "sigconv.signal.stream",
+    "convolve_blocks": "sigconv.signal.tiles",
     "polymul": "sigconv.signal.plan",
     "match_template": "sigconv.signal.template",
     "phase_correlation": "sigconv.signal.template",
