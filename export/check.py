@@ -53,6 +53,8 @@ class Row:
     problem: str = ""
     inherited: bool = False
     """Whether each side computed this node rightly from its own inputs: the difference came in through them."""
+    closer: str = ""
+    """``'sigconv'``, ``'onnxruntime'`` or ``'equal'``: who is nearer to double precision, where that was computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,11 @@ class Report:
             op, _, name = row.node.partition(" ")
             mark = "" if row.ok else "~" if row.inherited else "!"
             errors = [f"{row.error:.2g}", f"{row.relative:.2g}", "" if row.ulp is None else str(row.ulp)]
-            body.append([mark, op, short(name.strip("'")), row.dtype, sizes(row.shape), *errors, row.problem])
+            body.append(
+                [mark, op, short(name.strip("'")), row.dtype, sizes(row.shape), *errors, row.closer, row.problem]
+            )
         left, right = ("", "op", "node", "dtype"), ("shape", "error", "relative", "ulp")
-        lines = table({**dict.fromkeys(left, "<"), **dict.fromkeys(right, ">"), "problem": "<"}, body)
+        lines = table({**dict.fromkeys(left, "<"), **dict.fromkeys(right, ">"), "closer": "<", "problem": "<"}, body)
         first = self.first_divergence
         if first is None:
             inherited = sum(row.inherited for row in self.rows)
@@ -116,6 +120,7 @@ def check(
     *,
     values: Values | None = None,
     tolerance: float | None = None,
+    float64: bool = False,
 ) -> Report:
     """Compare every value of a model with onnxruntime's.
 
@@ -130,6 +135,8 @@ def check(
     tolerance : float, optional
         Accepted error relative to a value's scale; by default `TOLERANCE`, or `QUANTIZED_TOLERANCE` for quantized
         models.
+    float64 : bool
+        Also compute every value in double precision, by the slow references, and say who is closer to it.
 
     Raises
     ------
@@ -152,6 +159,7 @@ def check(
     ours = run(feeds)
     sides = [{**graph.constants, **feeds, **side} for side in (ours, theirs)]
     outputs = frozenset(v.name for v in graph.outputs)
+    precise = interpret(graph, feeds, float64=True, keep=True) if float64 else {}
     rows = []
     for node in graph.nodes:
         for i, name in enumerate(node.outputs):
@@ -163,8 +171,20 @@ def check(
             row = compare(node.label, name, mine, theirs[name], tolerance)
             if not row.ok and all(_consistent(node, i, side, tolerance) for side in sides):
                 row = replace(row, inherited=True, problem=f"{row.problem} (inherited)")
+            if mine.dtype.kind == "f" and name in precise:
+                row = replace(row, closer=_closer(precise[name], mine, theirs[name]))
             rows.append(row)
     return Report(tuple(rows), outputs, tolerance)
+
+
+def _closer(precise: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Whose largest finite error against double precision is smaller; nothing where the shapes differ."""
+    if not precise.shape == ours.shape == theirs.shape:
+        return ""
+    with np.errstate(all="ignore"):
+        off = [np.abs(side.astype(np.float64) - precise) for side in (ours, theirs)]
+    mine, other = (float(np.max(e, where=np.isfinite(e), initial=0)) for e in off)
+    return "equal" if mine == other else "sigconv" if mine < other else "onnxruntime"
 
 
 def _consistent(node: Node, i: int, values: Mapping[str, np.ndarray], tolerance: float) -> bool:

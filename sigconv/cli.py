@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Compare every node's output with onnxruntime's."""
     model = _load(arguments)
-    report = model.check(_random_feeds(model, _shapes(model, arguments.shape)))
+    report = model.check(_random_feeds(model, _shapes(model, arguments.shape)), float64=arguments.float64)
     print(report.to_json() if arguments.json else report)
     return 0 if report.ok else 1
 
@@ -317,7 +317,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M", help="subtracted from a picture in [0, 1]")
     sub.add_argument("--std", type=_divisors, default=(1.0,), metavar="S", help="what a picture is then divided by")
 
-    command(check, "model", "shape", "json")
+    sub = command(check, "model", "shape", "json")
+    sub.add_argument("--float64", action="store_true", help="also say who is closer to double precision (slow)")
     command(info, "model", "shape", "threads")
     sub = command(explain, "model", "shape", "threads", "json")
     how = sub.add_mutually_exclusive_group()

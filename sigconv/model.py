@@ -195,11 +195,11 @@ class Model:
         )
         return Session(program).run(arrays)
 
-    def check(self, feeds: Mapping[str, Any] | None = None) -> Report:
+    def check(self, feeds: Mapping[str, Any] | None = None, *, float64: bool = False) -> Report:
         """Compare every node's output with onnxruntime's; see `sigconv.export.check`."""
         from sigconv.export.check import check
 
-        return check(self, feeds)
+        return check(self, feeds, float64=float64)
 
     def save(
         self, path: str | os.PathLike[str], opset: int | None = None, *, external_data: bool | None = None

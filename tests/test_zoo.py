@@ -10,6 +10,9 @@ import pytest
 
 import sigconv as sc
 from sigconv.cli import main
+from sigconv.export.check import check
+from sigconv.export.reader import read
+from sigconv.graph.interpret import interpret
 from tests.cases.oracle import assert_matches, expected, generator, onnxruntime_session
 
 COUNTS = {
@@ -81,3 +84,18 @@ def test_what_cannot_be_built_is_named() -> None:
         b.op("Relu", x, slope=1.0)
     with pytest.raises(sc.InputError, match="depth is 20; ResNet has 18"):
         sc.models.resnet(20)
+
+
+def test_check_says_who_is_closer_to_double_precision(tmp_path: Path) -> None:
+    sc.models.lenet5().save(tmp_path / "net.onnx")
+    report = sc.load(tmp_path / "net.onnx").check(float64=True)
+    assert report.ok
+    assert {row.closer for row in report.rows} <= {"sigconv", "onnxruntime", "equal"}
+    assert next(row.closer for row in report.rows if row.node.startswith("Conv"))
+    source = tmp_path / "net.onnx"
+    off = check(
+        source,
+        values=lambda feeds: {k: v + 1e-4 for k, v in interpret(read(source), feeds, keep=True).items()},
+        float64=True,
+    )
+    assert {row.closer for row in off.rows} == {"onnxruntime"}
