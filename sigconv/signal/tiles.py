@@ -52,7 +52,7 @@ def convolve_blocks(
         Has ``shape`` (the result's) and is written by slices; must not be ``source``. A new array by default.
     block_shape : tuple of int, optional
         Of the tiles of the result; by default as large as ``max_workspace`` allows, in whole rows. For 'oa' they are
-        widened to whole transforms.
+        widened to whole transforms; otherwise axes behind the kernel's last long one (separable: first) stay whole.
     max_workspace : int, optional
         Bytes for a tile with its halo, its result and the method's buffers, about; 64 MiB by default.
     method : {'auto', 'direct', 'separable', 'oa'}
@@ -135,11 +135,16 @@ def _bytes(whole: Problem, method: str, tile: tuple[int, ...], steps: dict[int, 
 
 def _fits(whole: Problem, method: str, limit: int) -> bool:
     steps = _grid(whole, method)[1]
-    return _bytes(whole, method, _least(whole, steps), steps) <= limit
+    return _bytes(whole, method, _least(whole, method, steps), steps) <= limit
 
 
-def _least(whole: Problem, steps: dict[int, int]) -> tuple[int, ...]:
-    return tuple(min(steps.get(a, 1), n) for a, n in enumerate(whole.count))
+def _least(whole: Problem, method: str, steps: dict[int, int]) -> tuple[int, ...]:
+    """The smallest tile. Direct sums go in an order set by the sizes behind their axis, so those stay whole."""
+    first = len(whole.count)
+    if not steps:
+        long = [a for a, k in enumerate(whole.w.shape) if k > 1 and whole.conv[a]]
+        first = (min if method == "separable" else max)(long, default=-1) + 1
+    return tuple(n if a >= first else min(steps.get(a, 1), n) for a, n in enumerate(whole.count))
 
 
 def _tile(whole: Problem, method: str, steps: dict[int, int], limit: int, block_shape: Any) -> tuple[int, ...]:
@@ -148,9 +153,9 @@ def _tile(whole: Problem, method: str, steps: dict[int, int], limit: int, block_
         asked = tuple(operator.index(n) for n in np.atleast_1d(block_shape))
         if len(asked) != len(whole.count) or min(asked) < 1:
             raise ValueError(f"block_shape={block_shape!r}; accepted is a size of 1 or more for each of {whole.count}")
-        tile = tuple(-(-n // steps.get(a, 1)) * steps.get(a, 1) for a, n in enumerate(asked))
-        return tile
-    tile, least = whole.count, _least(whole, steps)
+        least = _least(whole, method, steps)
+        return tuple(max(-(-n // steps.get(a, 1)) * steps.get(a, 1), least[a]) for a, n in enumerate(asked))
+    tile, least = whole.count, _least(whole, method, steps)
     while _bytes(whole, method, tile, steps) > limit:
         axis = next((a for a, n in enumerate(tile) if n > least[a]), None)
         if axis is None:
