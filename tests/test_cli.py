@@ -191,7 +191,7 @@ def test_a_failed_check_is_one(monkeypatch, capsys):
         def __str__(self) -> str:
             return "Conv '/0/Conv' differs"
 
-    monkeypatch.setattr(Model, "check", lambda self, feeds: Report())
+    monkeypatch.setattr(Model, "check", lambda self, feeds, float64: Report())
     assert call("check", LENET) == 1
     assert "differs" in capsys.readouterr().out
 
