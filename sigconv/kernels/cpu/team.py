@@ -58,12 +58,13 @@ def _word(address):
 
 @inline
 def _execute(steps, first, last, thread, threads):
-    """Share ``thread`` of ``threads`` of the steps first..last-1."""
+    """What ``thread`` of ``threads`` does of the steps first..last-1; the last ones share a narrow step."""
     table = carray(as_pointer(steps, np.int64), (last, 4))
     for i in range(first, last):
         shares = min(table[i, _WIDTH], threads)
-        if thread < shares:
-            call_kernel(table[i, _KERNEL], table[i, _ARGS], thread, shares)
+        share = thread - (threads - shares)
+        if share >= 0:
+            call_kernel(table[i, _KERNEL], table[i, _ARGS], share, shares)
 
 
 @inline
@@ -92,12 +93,13 @@ def _execute_together(team, steps, first, last, limit):
         if atomic_load(line) == READY:
             offer = carray(as_pointer(line, np.int64), 6)
             offer[STEPS // 8], offer[FIRST // 8], offer[LAST // 8] = steps, first, last
-            offer[THREAD // 8], offer[THREADS // 8] = offered, threads
+            offer[THREAD // 8], offer[THREADS // 8] = offered - 1, threads
             offered += atomic_replace(line, READY, OFFERED)
         line += LINE
     end = line
-    _execute(steps, first, last, 0, threads)
-    for thread in range(offered, threads):
+    # Kernels make the last share the largest. It is the leader's: else it would take uneven shares for a late worker.
+    _execute(steps, first, last, threads - 1, threads)
+    for thread in range(offered - 1, threads - 1):
         _execute(steps, first, last, thread, threads)
     line = team + FIRST_WORKER
     while line < end:
@@ -147,7 +149,7 @@ def run(args, thread, threads):
 
 @kernel(SERVE)
 def serve(args, thread, threads):
-    """Work for a team until there was nothing to do for ``spin`` ticks, or the team stops."""
+    """Work for a team until no run wanted help for ``spin`` ticks, or it stops; within a run nobody wakes a worker."""
     a = carray(args, 1)[0]
     team, spin = a.team, a.spin
     line = team + FIRST_WORKER + LINE * a.worker
@@ -164,7 +166,7 @@ def serve(args, thread, threads):
         idle += 1
         if idle % _GLANCE == 0:
             now = read_clock()
-            if deadline == 0:
+            if deadline == 0 or (atomic_load(team + LEADER) != 0 and now >= _word(team + REST)):
                 deadline = now + spin
             if (now >= deadline or atomic_load(team + STOP) != 0) and atomic_replace(line, READY, AWAY):
                 return

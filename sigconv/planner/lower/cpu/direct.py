@@ -93,12 +93,12 @@ def emit(
         packed = pack_direct(b, weights, source, block)
     rows, out_w, last_w, row_stride = d.output * h.output, w.output, w.output, h.stride
     y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
-    if flat:
+    if flat or (d == UNIT_AXIS and h == UNIT_AXIS):  # a lone row is cut too, so that threads can share it
         total = rows * out_w
         out_w = min(total, 48)
         rows = -(-total // out_w)
         last_w = total - (rows - 1) * out_w
-        x_h, y_h, r_h, row_stride = out_w * xs.pixel, out_w * ys.pixel, out_w * (rs.pixel if rs else 0), 1
+        x_h, y_h, r_h, row_stride = out_w * xs.pixel * w.stride, out_w * ys.pixel, out_w * (rs.pixel if rs else 0), 1
         d, h, w = UNIT_AXIS, WindowAxis(rows, 1, 1, 1, 0, 0, rows), w
     row_bytes = item * (c * (out_w * row_stride if flat else w.size * h.stride) + int(width.max()) * vl * out_w)
     chunk_rows = max(1, min(rows, L2_BYTES // max(row_bytes, 1)))
