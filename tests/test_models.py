@@ -31,6 +31,7 @@ SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "mnist8_cntk": ((1, 1, 28, 28),),
     "oww_embedding": ((1, 76, 32, 1), (3, 76, 32, 1)),
     "oww_melspectrogram": ((1, 16000), (2, 16000), (1, 12345)),
+    "ppocr_en_number_rec": ((1, 3, 32, 320), (2, 3, 32, 100)),
     "ppocr_v2_cls": ((1, 3, 320, 320), (2, 3, 48, 192)),
     "ppocr_v3_det_ch": ((1, 3, 320, 320), (2, 3, 96, 160)),
     "retinaface_mbnet025": ((1, 3, 320, 320), (2, 3, 200, 136)),
@@ -48,6 +49,19 @@ SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
 }
 """The networks that run, with shapes of their only input: the usual one, then others where sizes may vary."""
 
+STREAMS: Mapping[str, tuple[dict[str, tuple[int, ...]], dict[str, str]]] = {
+    "gtcrn_simple": (
+        {
+            "mix": (1, 257, 1, 2),
+            "conv_cache": (2, 1, 16, 16, 33),
+            "tra_cache": (2, 3, 1, 1, 16),
+            "inter_cache": (2, 1, 33, 16),
+        },
+        {name: f"{name}_out" for name in ("conv_cache", "tra_cache", "inter_cache")},
+    ),
+}
+"""Networks for streams: the shapes of their inputs, and for each state the output it continues with."""
+
 INPUTS: Mapping[str, tuple[float, float]] = {
     "kws_m_fp32": (100.0, 30.0),
     "kws_m_qdq": (100.0, 30.0),
@@ -64,8 +78,6 @@ the mean colour itself and then normalises: near 0 that is the difference of lar
 """
 
 MISSING: Mapping[str, frozenset[str]] = {
-    "gtcrn_simple": frozenset({"GRU"}),
-    "ppocr_en_number_rec": frozenset({"LSTM"}),
     "silero_vad_16k_op15": frozenset({"If"}),
 }
 """The networks that are refused, and the operators that sigconv lacks for them."""
@@ -92,7 +104,7 @@ def quantization_steps(path: Path) -> dict[str, float]:
 
 def test_every_network_is_here() -> None:
     names = {entry["name"] for entry in json.loads((MODELS / "manifest.json").read_text("utf-8"))}
-    assert names == set(SHAPES) | set(MISSING)
+    assert names == set(SHAPES) | set(STREAMS) | set(MISSING)
     assert not set(SHAPES) & set(MISSING)
     assert len(SHAPES) >= 20
 
@@ -114,6 +126,24 @@ def test_matches_onnxruntime(name: str) -> None:
         if i == 0:
             assert_matches(dict(zip(want, drop_in.run(None, feeds), strict=True)), want, steps)
         np.testing.assert_array_equal(feeds[x.name], kept)
+
+
+@pytest.mark.parametrize("name", sorted(STREAMS))
+def test_streams_match_onnxruntime(name: str) -> None:
+    """Five frames, each side continuing with its own states."""
+    path = MODELS / f"{name}.onnx"
+    oracle, model, drop_in = onnxruntime_session(path), sc.load(path), sc.InferenceSession(path)
+    shapes, states = STREAMS[name]
+    ours = {k: np.zeros(shape, np.float32) for k, shape in shapes.items()}
+    theirs = dict(ours)
+    for i in range(5):
+        for k in shapes.keys() - states.keys():
+            ours[k] = theirs[k] = generator(name, i).standard_normal(shapes[k], np.float32)
+        want, have = expected(oracle, theirs), model.run(ours)
+        assert_matches(have, want)
+        assert_matches(dict(zip(want, drop_in.run(None, ours), strict=True)), want)
+        ours |= {k: have[out] for k, out in states.items()}
+        theirs |= {k: want[out] for k, out in states.items()}
 
 
 def test_quantize_dequantize_is_a_step_from_optimized_onnxruntime() -> None:

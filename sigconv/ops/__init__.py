@@ -14,6 +14,7 @@ from sigconv.ops import (  # noqa: F401  (imported for what they register)
     norm,
     pool,
     quant,
+    recurrent,
     reduce,
     resize,
     sampling,
