@@ -73,14 +73,17 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.cv": (("sigconv.signal", "sigconv.filters", "sigconv.ndimage", *BASE), ("numpy",)),
     "sigconv.models": ((*BASE, "sigconv.graph", "sigconv.model"), ("numpy",)),
     "sigconv.race": (("sigconv.errors", "sigconv.model"), ("numpy", "onnxruntime", "openvino")),
-    "sigconv.files": (("sigconv.errors", "sigconv.graph.ir"), ("numpy", "PIL")),
+    "sigconv.files": (("sigconv.errors", "sigconv.graph.ir"), ("numpy", "PIL", "soundfile")),
     "sigconv.demo": (("sigconv", "sigconv.race"), ("numpy",)),
     "sigconv.demo.train": (("sigconv.demo",), ("numpy", "sklearn", "torch")),
     "sigconv.cli": (
         (
             *(
                 "sigconv" + room
-                for room in ("", ".model", ".summary", ".files", ".race", ".models", ".demo", ".kernels.jit")
+                for room in (
+                    *("", ".model", ".summary", ".files", ".race", ".models", ".demo", ".kernels.jit"),
+                    *(".cv", ".filters", ".signal"),
+                )
             ),
             "sigconv.export.check",
             *LEAVES,

@@ -1,22 +1,16 @@
-"""The command line: ``sigconv demo | run | check | info | explain | bench | export | warmup | cache``.
-
-Exit codes: 0 fine, 1 a check failed, 2 bad usage or unreadable input (one line on stderr, no traceback).
-"""
+"""Commands about networks: ``sigconv demo | run | check | info | bench | export``."""
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sigconv
-from sigconv.errors import InputError, SigconvError
+from sigconv.cli.options import Commands, divisors, numbers, positive, print_json
+from sigconv.errors import InputError
 from sigconv.text import sizes, table
 
 if TYPE_CHECKING:
@@ -27,13 +21,13 @@ if TYPE_CHECKING:
 TOP = 5
 
 
-def _load(arguments: argparse.Namespace) -> Model:
+def load(arguments: argparse.Namespace) -> Model:
     from sigconv.files import existing
 
     return sigconv.load(existing(arguments.model))
 
 
-def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def fixed_shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """A fixed shape for every input: what ``--shape`` says, else the model's own with a free first size taken as 1."""
     named = {}
     for text in given:
@@ -55,7 +49,7 @@ def _shapes(model: Model, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return named
 
 
-def _random_feeds(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def random_feeds_of(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     from sigconv.export.check import random_feeds
 
     return random_feeds(replace(v, shape=shapes[v.name]) for v in model.inputs)
@@ -80,11 +74,6 @@ def _top(output: np.ndarray, count: int, labels: list[str]) -> list[list[dict[st
     ]
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    """One line; JSON knows no NaN and no infinity, so they are null."""
-    print(json.dumps(json.loads(json.dumps(document), parse_constant=lambda _: None)))
-
-
 def _range(array: np.ndarray) -> str:
     """The spread of an array's finite numbers, and how many are not."""
     import numpy as np
@@ -99,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Feed a picture or arrays to a model and show, or keep, what comes out."""
     from sigconv.files import Picture, read_feeds, write_npz
 
-    model, labels = _load(arguments), _labels(arguments.labels)
+    model, labels = load(arguments), _labels(arguments.labels)
     feeds = read_feeds(arguments.input, model.inputs, Picture(arguments.layout, arguments.mean, arguments.std))
     session = model.compile({k: v.shape for k, v in feeds.items()}, threads=arguments.threads)
     outputs = session.run(feeds)
@@ -110,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         described = {
             name: {"dtype": a.dtype.name, "shape": list(a.shape), "top": tops[name]} for name, a in outputs.items()
         }
-        _print_json({"model": arguments.model, "outputs": described})
+        print_json({"model": arguments.model, "outputs": described})
         return 0
     for name, array in outputs.items():
         print(f"{name}: {array.dtype.name} {list(array.shape)}")
@@ -132,8 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Compare every node's output with onnxruntime's."""
-    model = _load(arguments)
-    report = model.check(_random_feeds(model, _shapes(model, arguments.shape)), float64=arguments.float64)
+    model = load(arguments)
+    report = model.check(random_feeds_of(model, fixed_shapes(model, arguments.shape)), float64=arguments.float64)
     print(report.to_json() if arguments.json else report)
     return 0 if report.ok else 1
 
@@ -142,11 +131,11 @@ def info(arguments: argparse.Namespace) -> int:
     """What a model holds, and what would run where."""
     from sigconv.summary import summarize
 
-    model = _load(arguments)
+    model = load(arguments)
     free = summarize(model.graph)
     print(free)
     try:
-        shapes = _shapes(model, arguments.shape)
+        shapes = fixed_shapes(model, arguments.shape)
     except InputError as error:
         if arguments.shape:
             raise
@@ -159,26 +148,13 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def explain(arguments: argparse.Namespace) -> int:
-    """Which algorithm runs each node; with --verbose why, with --profile how long each takes."""
-    model = _load(arguments)
-    shapes = _shapes(model, arguments.shape)
-    session = model.compile(shapes, threads=arguments.threads)
-    shown = session.profile(_random_feeds(model, shapes)) if arguments.profile else session.explain()
-    if arguments.json:
-        print(shown.to_json())
-    else:
-        print(session.explain().details() if arguments.verbose else shown)
-    return 0
-
-
 def bench(arguments: argparse.Namespace) -> int:
     """Time a model beside the other engines that are installed."""
     from sigconv import config, race
 
-    model = _load(arguments)
+    model = load(arguments)
     threads = arguments.threads or config.get("threads")
-    feeds = _random_feeds(model, _shapes(model, arguments.shape))
+    feeds = random_feeds_of(model, fixed_shapes(model, arguments.shape))
     results = race.race(race.installed(), arguments.model, feeds, threads, rounds=arguments.rounds)
     ours = results[0]
     rows: list[dict[str, Any]] = [
@@ -195,7 +171,7 @@ def bench(arguments: argparse.Namespace) -> int:
         for r in results
     ]
     if arguments.json:
-        _print_json({"model": arguments.model, "threads": threads, "results": rows})
+        print_json({"model": arguments.model, "threads": threads, "results": rows})
         return 0
     columns = {"engine": "<", "version": "<", "ms": ">", "ms / ours": ">", "difference": ">", "peak MB": ">"}
     cells = [
@@ -237,133 +213,28 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def warmup(arguments: argparse.Namespace) -> int:
-    """Compile every kernel ahead of its first use."""
-    from sigconv.kernels import jit
+def add(commands: Commands) -> None:
+    """Declare the commands."""
+    commands.add(demo, "threads")
 
-    jit.warmup()
-    return cache(argparse.Namespace(action="info"))
-
-
-def cache(arguments: argparse.Namespace) -> int:
-    """Show or empty the folder of compiled kernels."""
-    from sigconv.kernels import jit
-
-    if arguments.action == "clear":
-        print(f"deleted {jit.cache_clear()} kernels")
-    state = jit.cache_info()
-    print(
-        f"{state.folder}: {state.files} kernels, {state.nbytes:,} bytes" + f" ({state.problem})" * bool(state.problem)
-    )
-    return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
-    return int(text)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(t) for t in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: one number, or one for each channel with commas between") from None
-
-
-def _divisors(text: str) -> tuple[float, ...]:
-    numbers = _numbers(text)
-    if 0 in numbers:
-        raise argparse.ArgumentTypeError(f"{text!r}: nothing can be divided by 0")
-    return numbers
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = argparse.ArgumentParser("sigconv", description="Run CNNs on kernels written in Python.")
-    top.add_argument("--version", action="version", version=f"sigconv {sigconv.__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(action: Callable[[argparse.Namespace], int], *groups: str) -> argparse.ArgumentParser:
-        text = (action.__doc__ or "").strip()
-        sub = commands.add_parser(action.__name__, help=text, description=text)
-        sub.set_defaults(action_=action)
-        if "model" in groups:
-            sub.add_argument("model", metavar="MODEL", help="an .onnx file")
-        if "shape" in groups:
-            sub.add_argument(
-                "--shape", action="append", default=[], metavar="NAME=1,3,224,224", help="shape of an input; repeatable"
-            )
-        if "threads" in groups:
-            sub.add_argument(
-                "--threads", type=_positive, metavar="N", help="most threads to use (default: every core it may use)"
-            )
-        if "json" in groups:
-            sub.add_argument("--json", action="store_true", help="print JSON")
-        return sub
-
-    command(demo, "threads")
-
-    sub = command(run, "model", "threads", "json")
+    sub = commands.add(run, "model", "threads", "json")
     sub.add_argument(
         "-i", "--input", required=True, metavar="FILE", help="a picture, .npy (one input) or .npz (by name)"
     )
     sub.add_argument("-o", "--output", metavar="OUT.npz", help="write every output to this file")
     sub.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
-    sub.add_argument(
-        "--top", type=_positive, default=TOP, metavar="K", help=f"how many classes to show (default {TOP})"
-    )
+    sub.add_argument("--top", type=positive, default=TOP, metavar="K", help=f"how many classes to show (default {TOP})")
     sub.add_argument("--layout", choices=("nchw", "nhwc"), help="of a picture's input (default: by its channel count)")
-    sub.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M", help="subtracted from a picture in [0, 1]")
-    sub.add_argument("--std", type=_divisors, default=(1.0,), metavar="S", help="what a picture is then divided by")
+    sub.add_argument("--mean", type=numbers, default=(0.0,), metavar="M", help="subtracted from a picture in [0, 1]")
+    sub.add_argument("--std", type=divisors, default=(1.0,), metavar="S", help="what a picture is then divided by")
 
-    sub = command(check, "model", "shape", "json")
+    sub = commands.add(check, "model", "shape", "json")
     sub.add_argument("--float64", action="store_true", help="also say who is closer to double precision (slow)")
-    command(info, "model", "shape", "threads")
-    sub = command(explain, "model", "shape", "threads", "json")
-    how = sub.add_mutually_exclusive_group()
-    how.add_argument(
-        "-v", "--verbose", action="store_true", help="say why each was chosen, and why the others were not"
-    )
-    how.add_argument("--profile", action="store_true", help="run it on random input and show the time of each part")
-    sub = command(bench, "model", "shape", "threads", "json")
-    sub.add_argument("--rounds", type=_positive, metavar="N", default=5, help="turns of each engine (default 5)")
-    sub = command(export)
+    commands.add(info, "model", "shape", "threads")
+    sub = commands.add(bench, "model", "shape", "threads", "json")
+    sub.add_argument("--rounds", type=positive, metavar="N", default=5, help="turns of each engine (default 5)")
+    sub = commands.add(export)
     sub.add_argument("net", metavar="NET", help="lenet5, alexnet, vgg16, vgg16_bn, resnet18, unet …")
     sub.add_argument("-o", "--output", required=True, metavar="OUT.onnx", help="the file to write")
     sub.add_argument("--weights", metavar="FILE", help=".npz or .onnx with torchvision's names (default: random)")
-    sub.add_argument("--opset", type=_positive, metavar="N", help="13 to the newest (default: 17, or what it needs)")
-    command(warmup)
-    sub = command(cache)
-    sub.add_argument("action", choices=("info", "clear"), nargs="?", default="info")
-    return top
-
-
-def _refuse(why: str) -> int:
-    """One line on stderr, and the exit code for what cannot be read or done."""
-    print(f"sigconv: {' '.join(why.split())}", file=sys.stderr)
-    return 2
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. Argparse ends the process itself on bad usage, with 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a node may be named in letters that the terminal lacks
-    arguments = parser().parse_args(argv)
-    try:
-        code = arguments.action_(arguments)
-        sys.stdout.flush()
-        return int(code)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except (SigconvError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        return _refuse(str(error))
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sub.add_argument("--opset", type=positive, metavar="N", help="13 to the newest (default: 17, or what it needs)")
