@@ -15,7 +15,7 @@ import pytest
 
 from tests import sources
 
-SHIPPED = ["sigconv/py.typed", "sigconv/demo/lenet5.onnx", "sigconv/demo/digits.npz"]
+SHIPPED = ["sigconv/py.typed", "sigconv/demo/lenet5.onnx", "sigconv/demo/digits.npz", "sigconv/signal/costs.json"]
 
 PROBE = """
 import importlib.metadata, importlib.util, json, pathlib, sigconv, sigconv.export, sigconv.cli, sigconv.demo

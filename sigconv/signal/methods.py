@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.signal import direct, fft, kernels, nan, separable
-from sigconv.signal.costs import COSTS
+from sigconv.signal.costs import COSTS, Costs
 from sigconv.signal.problem import Array, Problem
 
 METHODS = ("direct", "separable", "oa", "fft")
@@ -139,30 +139,46 @@ def _kind(problem: Problem) -> str:
     return _KINDS.get(problem.work.char, "numpy")
 
 
-def _direct_seconds(problem: Problem) -> float:
-    kind = _kind(problem)
+def _direct_seconds(problem: Problem, costs: Costs = COSTS) -> float:
+    if not problem.count:
+        return float(costs["call"]["direct"])
+    kind, long = _kind(problem), [a for a, k in enumerate(problem.w.shape) if k > 1]
     taps = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if c)
     batches = math.prod(k for k, c in zip(problem.w.shape, problem.conv, strict=True) if not c)
     outputs = math.prod(problem.count)
-    mac = COSTS["mac_apart" if sum(k > 1 for k in problem.w.shape) > 2 else "mac"][kind]
-    seconds = batches * COSTS["call"]["direct"] + outputs * (taps * mac + COSTS["move"][kind])
-    return float(seconds + COSTS["row"] * outputs / max(problem.count[-1], 1)) if problem.count else 0.0
+    last = long[-1] if long else len(problem.count) - 1
+    row = math.prod(problem.count[last + 1 :])
+    if across := row >= direct.LONG_ROW:  # as in `direct`: what lies behind the last tap axis is a row of its own
+        mac = "mac_across"
+    else:
+        mac, row = ("mac", "mac", "mac_rows", "mac_apart")[min(len(long), 3)], row * problem.count[last]
+    if across and len(long) > 1:
+        mac = "mac_apart"
+    call = costs["call"]["direct"] + costs["call"]["axis"] * (len(problem.count) - 1)
+    rows = outputs / max(row, 1) * (taps / max(problem.w.shape[last], 1) if not across else taps)
+    seconds = batches * call + outputs * (taps * costs[mac][kind] + costs["move"][kind]) + costs["row"] * rows
+    return float(seconds)
 
 
-def _separable_seconds(problem: Problem) -> float:
+def _separable_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     vectors = [np.empty(problem.w.shape[a]) for a in separable.long_axes(problem)]
-    return float(sum(_direct_seconds(step) for step in separable.passes(replace(problem, fillvalue=0), vectors)))
+    steps = separable.passes(replace(problem, fillvalue=0), vectors)
+    return float(costs["call"]["separable"] + sum(_direct_seconds(step, costs) for step in steps))
 
 
-def transform_seconds(sizes: Sequence[int], batch: int, kind: str, itemsize: int) -> float:
+NEAR, FAR = 14, 23
+"""Powers of two of the bytes along an axis between which a transform leaves the nearest cache, then every cache."""
+
+
+def transform_seconds(sizes: Sequence[int], batch: int, kind: str, itemsize: int, costs: Costs = COSTS) -> float:
     """Of ``batch`` transforms of some lengths; it is the longest that may leave the cache."""
     points = math.prod(sizes)
-    near = max(sizes, default=1) * itemsize <= COSTS["cache"]
-    table = COSTS["transform" if near else "transform_far"]
-    return float(batch * points * math.log2(max(points, 2)) * table[kind])
+    far = (math.log2(max(sizes, default=1) * itemsize) - NEAR) / (FAR - NEAR)
+    unit = costs["transform"][kind] + min(max(far, 0.0), 1.0) * costs["transform_far"][kind]
+    return float(batch * points * math.log2(max(points, 2)) * unit)
 
 
-def _fft_seconds(problem: Problem) -> float:
+def _fft_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
     kind = _KINDS.get(dtype.char, "complex128")
     sizes = fft.sizes_of(problem, axes)
@@ -171,25 +187,31 @@ def _fft_seconds(problem: Problem) -> float:
     batch_x, batch_w, batch = (
         math.prod(v) for v in ([n for n, _ in others], [k for _, k in others], [*map(max, others)])
     )
-    seconds = transform_seconds(sizes, batch_x + batch_w + batch, kind, dtype.itemsize)
-    return float(COSTS["call"]["fft"] + seconds + batch * points * COSTS["spectrum"][kind])
+    seconds = transform_seconds(sizes, batch_x + batch_w + batch, kind, dtype.itemsize, costs)
+    return float(costs["call"]["fft"] + seconds + batch * points * costs["spectrum"][kind])
 
 
-def _oa_seconds(problem: Problem) -> float:
+def _blocks(problem: Problem, axis: int, step: int) -> int:
+    """How many blocks of an axis, which start at multiples of their step, hold outputs that are wanted."""
+    start = problem.start[axis]
+    return (start + problem.count[axis] - 1) // step - start // step + 1
+
+
+def _oa_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
     if not axes:
-        return _fft_seconds(problem)
+        return _fft_seconds(problem, costs)
     kind = _KINDS.get(dtype.char, "complex128")
     lengths = fft.block_sizes(problem)
     points = math.prod(lengths)
-    blocks = math.prod(-(-problem.count[a] // (n - problem.w.shape[a] + 1)) for a, n in zip(axes, lengths, strict=True))
+    blocks = math.prod(_blocks(problem, a, n - problem.w.shape[a] + 1) for a, n in zip(axes, lengths, strict=True))
     batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
-    seconds = transform_seconds(lengths, 2 * blocks * batch + 1, kind, dtype.itemsize)
-    handling = COSTS["spectrum"][kind] * (1 + COSTS["tiling"] * (len(axes) - 1))
-    return float(COSTS["call"]["oa"] + seconds + blocks * batch * points * handling)
+    seconds = transform_seconds(lengths, 2 * blocks * batch + 1, kind, dtype.itemsize, costs)
+    handling = costs["spectrum"][kind] + costs["tiling"][kind] * (len(axes) - 1)
+    return float(costs["call"]["oa"] + seconds + blocks * batch * points * handling)
 
 
-SECONDS: dict[str, Callable[[Problem], float]] = {
+SECONDS: dict[str, Callable[[Problem, Costs], float]] = {
     "direct": _direct_seconds,
     "separable": _separable_seconds,
     "oa": _oa_seconds,
@@ -249,7 +271,7 @@ def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
         if reason is None and max_workspace is not None and workspace(problem, name) > max_workspace:
             reason = f"needs {workspace(problem, name)} bytes, max_workspace is {max_workspace}"
         if reason is None:
-            seconds[name] = SECONDS[name](problem)
+            seconds[name] = SECONDS[name](problem, COSTS)
         else:
             rejected[name] = reason
     ranked = sorted(seconds, key=lambda name: seconds[name])

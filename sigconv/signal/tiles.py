@@ -99,7 +99,8 @@ def convolve_blocks(
         out[...] = np.zeros(whole.count, whole.dtype)
         return out
     if method == "auto":
-        seconds = {m: methods.SECONDS[m](whole) for m in ("direct", "separable", "oa") if not methods.LEGAL[m](whole)}
+        legal = [m for m in ("direct", "separable", "oa") if not methods.LEGAL[m](whole)]
+        seconds = {m: methods.SECONDS[m](whole, methods.COSTS) for m in legal}
         method = min((m for m in seconds if _fits(whole, m, limit)), key=lambda m: seconds[m], default="direct")
     blocks, steps = _grid(whole, method)
     tile = _tile(whole, method, steps, limit, block_shape)
