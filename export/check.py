@@ -13,6 +13,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from sigconv.errors import InputError, ModelError, SigconvError, UnsupportedError
+from sigconv.export.external import NOWHERE, External
 from sigconv.export.reader import read
 from sigconv.export.tensors import to_array
 from sigconv.graph.infer import evaluate
@@ -283,17 +284,17 @@ def _onnxruntime(source: Any, feeds: Mapping[str, np.ndarray], names: Iterable[s
 
 def _self_contained(source: Any) -> ModelProto:
     """A copy of the model with its external data put inside."""
-    model, folder = ModelProto(), None
+    model, external = ModelProto(), NOWHERE
     if isinstance(source, ModelProto):
         model.CopyFrom(source)
     elif isinstance(source, (str, os.PathLike)):
-        folder = Path(source).parent
+        external = External(Path(source).parent)
         model.ParseFromString(Path(source).read_bytes())
     else:
         model.ParseFromString(bytes(source))
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            array = to_array(tensor, f"initializer {tensor.name!r}", folder)
+            array = to_array(tensor, f"initializer {tensor.name!r}", external)
             tensor.ClearField("external_data")
             tensor.data_location = TensorProto.DEFAULT
             tensor.raw_data = array.tobytes()

@@ -10,8 +10,11 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 from sigconv.errors import ModelError
 
-LARGEST_EXPANSION = 1_000_000
+LARGEST_EXPANSION = 100_000
 """Nodes up to which calls are expanded: a small file can call functions that call functions."""
+
+LARGEST_EXPANSION_NBYTES = 1 << 28
+"""Bytes up to which they are: a function's constants are written out at every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ def expand(model: ModelProto) -> list[Call]:
     """The nodes of the main graph, every call of a local function replaced by the function's nodes.
 
     Values inside a function get the call's name in front. ModelError for recursive functions, a wrong number of
-    inputs or outputs, and more than `LARGEST_EXPANSION` nodes.
+    inputs or outputs, and more than `LARGEST_EXPANSION` nodes or `LARGEST_EXPANSION_NBYTES` bytes.
     """
     functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
     calls: list[Call] = []
@@ -35,16 +38,20 @@ def expand(model: ModelProto) -> list[Call]:
     stack: list[tuple[NodeProto, Mapping[str, int], tuple[str, ...]]] = [
         (node, outer, ()) for node in reversed(model.graph.node)
     ]
-    serial = 0
+    sizes = {key: f.ByteSize() for key, f in functions.items()}
+    serial = nbytes = 0
     while stack:
         node, opsets, inside = stack.pop()
-        function = functions.get((_domain(node.domain), node.op_type, node.overload))
+        key = (_domain(node.domain), node.op_type, node.overload)
+        function = functions.get(key)
         if function is None:
             calls.append(Call(node, opsets))
             continue
         if function.name in inside:
             raise ModelError(f"function {' -> '.join([*inside, function.name])} calls itself")
-        serial += 1
+        serial, nbytes = serial + 1, nbytes + sizes[key]
+        if nbytes > LARGEST_EXPANSION_NBYTES:
+            raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION_NBYTES} bytes")
         body = _body(node, function, serial)
         if len(calls) + len(stack) + len(body) > LARGEST_EXPANSION:
             raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION} nodes")

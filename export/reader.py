@@ -6,6 +6,7 @@ protobuf or onnx raise on broken bytes becomes a ModelError that names the file.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -14,12 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 import sigconv.ops  # noqa: F401  (fills the registry)
 from sigconv.errors import ModelError, UnsupportedError
 from sigconv.export import opsets
+from sigconv.export.external import NOWHERE, External, check_total
 from sigconv.export.functions import Call, expand
 from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
 from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
@@ -41,11 +43,11 @@ def read(source: Source) -> Graph:
     malformed model, its subclass UnsupportedError, listing everything at once, for operators and forms that sigconv
     lacks, and OSError where the file cannot be opened.
     """
-    folder, what = None, "the model"
+    external, what = NOWHERE, "the model"
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         data: bytes | ModelProto = path.read_bytes()
-        folder, what = path.parent, str(path)
+        external, what = External(path.parent), str(path)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, ModelProto):
@@ -54,7 +56,7 @@ def read(source: Source) -> Graph:
         raise TypeError(f"source must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}")
     try:
         model = data if isinstance(data, ModelProto) else ModelProto.FromString(data)
-        return _Reader(model, folder).graph()
+        return _Reader(model, external).graph()
     except UnsupportedError as e:
         raise UnsupportedError(f"{what}: {e}", e.missing) from e
     except ModelError as e:
@@ -62,6 +64,7 @@ def read(source: Source) -> Graph:
     except DecodeError as e:
         raise ModelError(f"{what}: not an ONNX file, or a damaged one ({e})") from e
     except (
+        EncodeError,
         ValueError,
         TypeError,
         KeyError,
@@ -75,10 +78,11 @@ def read(source: Source) -> Graph:
 
 
 class _Reader:
-    def __init__(self, model: ModelProto, folder: Path | None) -> None:
+    def __init__(self, model: ModelProto, external: External) -> None:
         if not model.HasField("graph"):
             raise ModelError("it holds no graph")
-        self.model, self.proto, self.folder = model, model.graph, folder
+        _check_text(model)
+        self.model, self.proto, self.external = model, model.graph, external
         self.missing: dict[str, list[str]] = {}  # what is not supported -> where it is needed
 
     def graph(self) -> Graph:
@@ -104,6 +108,7 @@ class _Reader:
 
     def _initializers(self) -> dict[str, np.ndarray]:
         constants: dict[str, np.ndarray] = {}
+        check_total(sum(_claims(self.proto.initializer).values()))
         dense = ((t.name, t, to_array) for t in self.proto.initializer)
         sparse = ((t.values.name, t, sparse_to_array) for t in self.proto.sparse_initializer)
         for name, tensor, convert in (*dense, *sparse):
@@ -111,7 +116,7 @@ class _Reader:
                 raise ModelError("an initializer has no name")
             if name in constants:
                 raise ModelError(f"two initializers are named {name!r}")
-            constants[name] = convert(tensor, f"initializer {name!r}", self.folder)  # type: ignore[operator]
+            constants[name] = convert(tensor, f"initializer {name!r}", self.external)  # type: ignore[operator]
         return constants
 
     def _inputs(self, constants: Mapping[str, np.ndarray]) -> tuple[Value, ...]:
@@ -180,7 +185,7 @@ class _Reader:
                 continue
             value = self._attribute(attribute, node.label)
             expected = schema.attributes[name].type if schema and name in schema.attributes else None
-            attrs[name] = _checked(value, expected, f"{node.label}: attribute {name!r}")
+            attrs[name] = _checked(value, expected, name, f"{node.label}: attribute {name!r}")
         return attrs
 
     def _attribute(self, attribute: AttributeProto, label: str) -> Any:
@@ -193,9 +198,9 @@ class _Reader:
         if kind == AttributeProto.STRING:
             return attribute.s.decode("utf-8")
         if kind == AttributeProto.TENSOR:
-            return to_array(attribute.t, what, self.folder)
+            return to_array(attribute.t, what, self.external)
         if kind == AttributeProto.SPARSE_TENSOR:
-            return sparse_to_array(attribute.sparse_tensor, what, self.folder)
+            return sparse_to_array(attribute.sparse_tensor, what, self.external)
         if kind == AttributeProto.FLOATS:
             return tuple(map(float, attribute.floats))
         if kind == AttributeProto.INTS:
@@ -328,6 +333,39 @@ def _schema(op: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
         return None
 
 
+def _claims(tensors: Iterable[TensorProto]) -> dict[tuple[str, str], int]:
+    """The bytes that external tensors claim, by file and offset: before any is read."""
+    claims: dict[tuple[str, str], int] = {}
+    for tensor in tensors:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            where = entries.get("location", ""), entries.get("offset", "0")
+            dtype = dtype_of(tensor.data_type)
+            nbytes = math.prod(tensor.dims) * (dtype.itemsize if dtype is not None else 1)
+            claims[where] = max(claims.get(where, 0), nbytes)
+    return claims
+
+
+def _check_text(model: ModelProto) -> None:
+    """ModelError unless every name is text: protobuf hands out bytes that are no UTF-8 as bytes."""
+    graph = model.graph
+    for owner, nodes in [(graph, graph.node), *((f, f.node) for f in model.functions)]:
+        texts = [owner.name, *(text for node in nodes for text in _texts_of(node))]
+        if owner is graph:
+            texts += [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+            for info in (*graph.input, *graph.output, *graph.value_info):
+                texts += [info.name, *(d.dim_param for d in info.type.tensor_type.shape.dim)]
+        else:
+            texts += [owner.domain, *owner.input, *owner.output, *owner.attribute]
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise ModelError(f"a name is not UTF-8: {wrong!r}")
+
+
+def _texts_of(node: NodeProto) -> Iterable[str]:
+    return (node.op_type, node.domain, node.name, *node.input, *node.output, *(a.name for a in node.attribute))
+
+
 def _value(info: ValueInfoProto, kind: str) -> Value:
     if not info.name:
         raise ModelError(f"a graph {kind} has no name")
@@ -370,8 +408,20 @@ _ELEMENT = {
 }
 
 
-def _checked(value: Any, expected: Any, what: str) -> Any:
+_FLAGS = frozenset(
+    {
+        *("align_corners", "antialias", "ceil_mode", "count_include_pad", "exclude_outside", "exclusive", "fmod"),
+        *("input_forget", "keepdims", "largest", "linear_before_reset", "noop_with_empty_axes", "onesided"),
+        *("select_last_index", "sorted", "storage_order", "training_mode", "transA", "transB", "upper"),
+    }
+)
+"""Attributes that are 0 or 1; runtimes do not agree on what another number means."""
+
+
+def _checked(value: Any, expected: Any, name: str, what: str) -> Any:
     """The value, which must be of the schema's type; an integer may stand for a float."""
+    if name in _FLAGS and expected is onnx.defs.OpSchema.AttrType.INT and value not in (0, 1):
+        raise ModelError(f"{what} is {value!r}, it must be 0 or 1")
     python, element = _PYTHON.get(expected), _ELEMENT.get(expected)
     if python is float and isinstance(value, int):
         return float(value)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
-from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from sigconv.errors import ModelError
+from sigconv.export.external import NOWHERE, External
 
 _PACKED_BITS = {
     code: bits
@@ -46,10 +44,10 @@ def freeze(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.ndarray:
+def to_array(tensor: TensorProto, what: str, external: External = NOWHERE) -> np.ndarray:
     """The tensor's elements as a read-only array.
 
-    ``what`` names the tensor in messages; ``folder`` is where external data may lie (None: nowhere).
+    ``what`` names the tensor in messages; ``external`` are the files beside the model.
     Raises ModelError where the tensor is malformed or claims more data than there is.
     """
     shape = tuple(tensor.dims)
@@ -66,7 +64,7 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.n
     if tensor.data_location == TensorProto.EXTERNAL:
         if tensor.data_type == TensorProto.STRING:
             raise ModelError(f"{what}: strings cannot be external data")
-        raw = _external(tensor, what, folder, nbytes)
+        raw = external.read(tensor, what, nbytes)
         if tensor.data_type not in _PACKED_BITS and np.little_endian:
             return freeze(raw.view(dtype).reshape(shape))
         tensor = TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw.tobytes())
@@ -93,14 +91,14 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None = None) -> np.n
 
 
 def sparse_to_array(
-    sparse: SparseTensorProto, what: str, folder: Path | None = None, limit: int = 1 << 30
+    sparse: SparseTensorProto, what: str, external: External = NOWHERE, limit: int = 1 << 30
 ) -> np.ndarray:
     """A sparse tensor as a dense read-only array of at most ``limit`` bytes."""
     shape = tuple(sparse.dims)
     if any(d < 0 for d in shape):
         raise ModelError(f"{what}: negative size in shape {list(shape)}")
-    values = to_array(sparse.values, f"{what}, values", folder)
-    indices = to_array(sparse.indices, f"{what}, indices", folder)
+    values = to_array(sparse.values, f"{what}, values", external)
+    indices = to_array(sparse.indices, f"{what}, indices", external)
     count = math.prod(shape)
     if count * max(values.dtype.itemsize, 1) > limit:
         raise ModelError(f"{what}: dense shape {list(shape)} of {values.dtype} takes more than {limit} bytes")
@@ -121,55 +119,3 @@ def sparse_to_array(
     else:
         dense.reshape(-1)[indices] = values
     return freeze(dense)
-
-
-def _external(tensor: TensorProto, what: str, folder: Path | None, nbytes: int) -> np.ndarray:
-    """The bytes of an externally stored tensor, read from a regular file inside the model's own folder only."""
-    if folder is None:
-        raise ModelError(
-            f"{what}: its data is in another file, which a model given as bytes or ModelProto "
-            "cannot reach; load it by path"
-        )
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    windows = PureWindowsPath(location)
-    if (
-        not location
-        or "\0" in location
-        or location.startswith("/")
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-    ):
-        raise ModelError(
-            f"{what}: external data at {location!r} is refused: only files inside the model's folder are read"
-        )
-    root = folder.resolve()
-    path = root / location
-    try:
-        real = path.resolve(strict=True)
-        status = os.stat(real)
-    except (OSError, RuntimeError) as e:
-        raise ModelError(f"{what}: external data file {location!r} is missing beside the model ({e})") from e
-    if not real.is_relative_to(root) or not stat.S_ISREG(status.st_mode):
-        raise ModelError(
-            f"{what}: external data at {location!r} is refused: not a regular file inside the model's folder"
-        )
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
-    except ValueError:
-        raise ModelError(
-            f"{what}: offset {entries.get('offset')!r} or length {entries.get('length')!r} is not an integer"
-        ) from None
-    if length != nbytes:
-        raise ModelError(
-            f"{what}: shape {list(tensor.dims)} needs {nbytes} bytes, {length} are claimed in {location!r}"
-        )
-    if offset < 0 or offset + length > status.st_size:
-        raise ModelError(
-            f"{what}: bytes {offset} to {offset + length} are outside {location!r} of {status.st_size} bytes"
-        )
-    raw = np.fromfile(real, np.uint8, count=length, offset=offset)
-    if raw.size != length:
-        raise ModelError(f"{what}: {location!r} ended early")
-    return raw

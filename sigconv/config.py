@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,25 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("
             if quota not in ("max", "-1"):
                 quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
+
+
+_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def available_memory() -> int:
+    """Bytes this process could ever have: the machine's memory, cut by a container's limit and by ``ulimit -v``."""
+    limits = [sys.maxsize]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # "max": none
+            limits.append(int(file.read_text()))
+    with contextlib.suppress(ImportError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits.append(soft if soft != resource.RLIM_INFINITY else sys.maxsize)
+    return min(limit for limit in limits if limit > 0)
 
 
 def _integer(text: str) -> int:

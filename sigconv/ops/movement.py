@@ -46,8 +46,8 @@ def concat_shape(shapes: Sequence[Shape | None], axis: int) -> Shape | None:
     result: list[Dim] = list(known[0])
     for shape in known[1:]:
         for i, dim in enumerate(shape):
-            if i != axis:
-                where = f"sizes along axis {i} of shapes {', '.join(map(str, known))} joined along axis {axis}"
+            if i != axis and result[i] != dim:  # a message for every size of every input would take its square
+                where = f"sizes along axis {i} of shapes {tuple(result)} and {shape} joined along axis {axis}"
                 result[i] = merge_dim(result[i], dim, where)
     joined = [None if s is None else s[axis] for s in shapes]
     sizes = [d for d in joined if isinstance(d, int)]

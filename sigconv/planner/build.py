@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.ir import Graph, Value
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.memory import ALIGN, assign, available
+from sigconv.planner.memory import ALIGN, assign
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Row, Space, Step
 
 COPY_GRAIN = 64 * 1024
@@ -101,7 +102,7 @@ class Builder:
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
-        self._available = available()
+        self._available = available_memory()
         self._workspace = Buffer("workspace", 0)
         self._joined = False
         self._tensors: dict[str, list[Tensor]] = {}

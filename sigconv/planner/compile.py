@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
@@ -12,7 +13,7 @@ from sigconv.graph.passes import simplify
 from sigconv.planner.build import Builder
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
-from sigconv.planner.memory import available, check_sizes
+from sigconv.planner.memory import check_sizes
 from sigconv.planner.precision import widen
 from sigconv.planner.rewrite import rewrite
 from sigconv.planner.select import TOLERANCE, select
@@ -69,8 +70,10 @@ def compile_graph(
         )
     program = builder.finish()
     needed = program.arena_nbytes + program.workspace_nbytes
-    if needed > available():
-        raise ModelError(f"the model at these shapes needs {needed:,} bytes for values, there are {available():,}")
+    if needed > available_memory():
+        raise ModelError(
+            f"the model at these shapes needs {needed:,} bytes for values, there are {available_memory():,}"
+        )
     return program
 
 

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
+from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.infer import Fact, nbytes
 from sigconv.graph.ir import Graph
 
 ALIGN = 64
 
-_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
-def available() -> int:
-    """Bytes this process could ever have: the machine's memory, cut by a container's limit and by ``ulimit -v``."""
-    limits = [sys.maxsize]
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in _CONTAINER:
-        with contextlib.suppress(OSError, ValueError):  # "max": none
-            limits.append(int(file.read_text()))
-    with contextlib.suppress(ImportError):
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        limits.append(soft if soft != resource.RLIM_INFINITY else sys.maxsize)
-    return min(limit for limit in limits if limit > 0)
-
 
 def check_sizes(graph: Graph) -> None:
     """ModelError, naming the node, where a single value takes more memory than there is."""
-    limit = available()
+    limit = available_memory()
     for node in graph.nodes:
         for value in (graph.values[o] for o in node.outputs if o in graph.values):
             if nbytes(Fact(value.dtype, value.shape)) > limit:
