@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigconv import config
-from sigconv.errors import InputError, unknown_names
+from sigconv.errors import InputError, ModelError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.compile import compile_graph
@@ -147,7 +147,10 @@ class Model:
         if self._simple is None:
             self._simple = simplify(self.graph)
         allowed = TOLERANCE if tolerance is None else tolerance
-        return compile_graph(self._simple, shapes, threads or config.get("threads"), tolerance=allowed)
+        try:
+            return compile_graph(self._simple, shapes, threads or config.get("threads"), tolerance=allowed)
+        except MemoryError as e:
+            raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
 
     def compile(
         self,

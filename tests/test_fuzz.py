@@ -21,7 +21,7 @@ def test_damaged_models_are_refused_or_right(models: Path, tmp_path: Path) -> No
     assert sum(counts.values()) == 600
     assert "FAILED" not in counts, f"see {sorted(tmp_path.iterdir())}"
     assert counts["refused"] > 200
-    assert counts["right"] > 40, "the damage is too heavy to tell anything"
+    assert counts["right"] > 30, "the damage is too heavy to tell anything"
 
 
 @pytest.mark.parametrize("name", mutations.HOSTILE)

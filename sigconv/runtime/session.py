@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.errors import InputError, unknown_names, wrong_dtype
+from sigconv.errors import InputError, ModelError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
 from sigconv.runtime.locks import lock
 from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
@@ -56,9 +56,17 @@ def _address(array: np.ndarray) -> int:
         return int(array.__array_interface__["data"][0])
 
 
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An uninitialised array; ModelError where there is no memory left for it."""
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as e:
+        raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
+
+
 def _aligned(nbytes: int) -> np.ndarray:
     """Uninitialised bytes that start on a cache line."""
-    raw = np.empty(nbytes + _ALIGN, np.uint8)
+    raw = _empty((nbytes + _ALIGN,), np.dtype(np.uint8))
     start = -raw.ctypes.data % _ALIGN
     return raw[start : start + nbytes]
 
@@ -143,7 +151,7 @@ class Session:
             A feed is missing or not an input, or has another shape or dtype than the program was compiled for.
         """
         arrays = self._arrays(feeds)
-        outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
+        outputs = self._outputs()
         with self._lock:
             self._point(self._fixups[0], arrays)
             self._point(self._fixups[1], outputs)
@@ -162,7 +170,7 @@ class Session:
     def profile(self, feeds: Mapping[str, np.ndarray], *, threads: int | None = None, repeat: int = 5) -> Profile:
         """Seconds for each fused group (every step on its own), the smallest of ``repeat`` runs."""
         arrays = self._arrays(feeds)
-        outputs = [np.empty(p.shape, p.dtype) if p.shape is not None else None for p in self.program.outputs]
+        outputs = self._outputs()
         best = np.full(len(self.program.rows), np.inf)
         with self._lock:
             self._point(self._fixups[0], arrays)
@@ -188,6 +196,11 @@ class Session:
         if len(feeds) != len(arrays):
             raise unknown_names("input", set(feeds) - self._input_names, self._input_names)
         return arrays
+
+    def _outputs(self) -> list[np.ndarray | None]:
+        """New arrays for the outputs; None where the shape depends on data."""
+        places = self.program.outputs
+        return [None if p.shape is None or p.dtype is None else _empty(p.shape, p.dtype) for p in places]
 
     def _check(
         self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
