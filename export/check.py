@@ -16,7 +16,7 @@ from sigconv.errors import InputError, ModelError, SigconvError, UnsupportedErro
 from sigconv.export.external import NOWHERE, External
 from sigconv.export.reader import read
 from sigconv.export.tensors import to_array
-from sigconv.graph.infer import evaluate
+from sigconv.graph.evaluate import evaluate
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Node, Value
 from sigconv.text import short, sizes, table

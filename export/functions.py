@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
 from sigconv.errors import ModelError
 
@@ -19,45 +19,51 @@ LARGEST_EXPANSION_NBYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node, and the opset versions by domain that hold where it was written."""
+    """A node, the opset versions by domain that hold where it was written, and the functions it was written in."""
 
     node: NodeProto
     opsets: Mapping[str, int]
+    inside: tuple[str, ...] = ()
 
 
-def expand(model: ModelProto) -> list[Call]:
-    """The nodes of the main graph, every call of a local function replaced by the function's nodes.
+class Functions:
+    """The local functions of a model."""
 
-    Values inside a function get the call's name in front. ModelError for recursive functions, a wrong number of
-    inputs or outputs, and more than `LARGEST_EXPANSION` nodes or `LARGEST_EXPANSION_NBYTES` bytes.
-    """
-    functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
-    calls: list[Call] = []
-    # Depth-first with an explicit stack: (node, its opsets, the functions it is inside of).
-    outer = opset_versions(model)
-    stack: list[tuple[NodeProto, Mapping[str, int], tuple[str, ...]]] = [
-        (node, outer, ()) for node in reversed(model.graph.node)
-    ]
-    sizes = {key: f.ByteSize() for key, f in functions.items()}
-    serial = nbytes = 0
-    while stack:
-        node, opsets, inside = stack.pop()
-        key = (_domain(node.domain), node.op_type, node.overload)
-        function = functions.get(key)
-        if function is None:
-            calls.append(Call(node, opsets))
-            continue
-        if function.name in inside:
-            raise ModelError(f"function {' -> '.join([*inside, function.name])} calls itself")
-        serial, nbytes = serial + 1, nbytes + sizes[key]
-        if nbytes > LARGEST_EXPANSION_NBYTES:
-            raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION_NBYTES} bytes")
-        body = _body(node, function, serial)
-        if len(calls) + len(stack) + len(body) > LARGEST_EXPANSION:
-            raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION} nodes")
-        inner = {**opsets, **{_domain(o.domain): o.version for o in function.opset_import}}
-        stack.extend((new, inner, (*inside, function.name)) for new in reversed(body))
-    return calls
+    def __init__(self, model: ModelProto) -> None:
+        self._functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+        self._sizes = {key: f.ByteSize() for key, f in self._functions.items()}
+        self._made = self._nbytes = self._serial = 0
+
+    def expand(self, nodes: Sequence[NodeProto], opsets: Mapping[str, int], inside: tuple[str, ...] = ()) -> list[Call]:
+        """The nodes of a graph, every call of a local function replaced by the function's nodes.
+
+        Values inside a function get the call's name in front. ModelError for recursive functions, a wrong number of
+        inputs or outputs, and more than `LARGEST_EXPANSION` nodes or `LARGEST_EXPANSION_NBYTES` bytes.
+        """
+        calls: list[Call] = []
+        stack = [Call(node, opsets, inside) for node in reversed(nodes)]  # depth-first
+        while stack:
+            call = stack.pop()
+            node = call.node
+            key = (_domain(node.domain), node.op_type, node.overload)
+            function = self._functions.get(key)
+            if function is None:
+                calls.append(call)
+                continue
+            if function.name in call.inside:
+                raise ModelError(f"function {' -> '.join([*call.inside, function.name])} calls itself")
+            self._serial += 1
+            self._nbytes += self._sizes[key]
+            if self._nbytes > LARGEST_EXPANSION_NBYTES:
+                raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION_NBYTES} bytes")
+            body = _body(node, function, self._serial)
+            self._made += len(body)
+            if self._made > LARGEST_EXPANSION:
+                raise ModelError(f"its functions expand to more than {LARGEST_EXPANSION} nodes")
+            versions = {**call.opsets, **{_domain(o.domain): o.version for o in function.opset_import}}
+            within = (*call.inside, function.name)
+            stack.extend(Call(new, versions, within) for new in reversed(body))
+        return calls
 
 
 def opset_versions(model: ModelProto) -> dict[str, int]:
@@ -102,12 +108,26 @@ def _bound_node(
     new.output.extend(names.get(n, prefix + n) for n in node.output)
     for attribute in node.attribute:
         if not attribute.ref_attr_name:
-            new.attribute.append(attribute)
+            kept = new.attribute.add()
+            kept.CopyFrom(attribute)
+            if attribute.HasField("g"):
+                _bind_graph(kept.g, names, prefix, bound)
         elif attribute.ref_attr_name in bound:
             given = new.attribute.add()
             given.CopyFrom(bound[attribute.ref_attr_name])
             given.name = attribute.name
     return new
+
+
+def _bind_graph(graph: GraphProto, names: Mapping[str, str], prefix: str, bound: Mapping[str, AttributeProto]) -> None:
+    """Put the call's values and attributes into a sub-graph, whose own names get the prefix as all others do."""
+    nodes = [_bound_node(node, names, prefix, bound) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        named.name = names.get(named.name, prefix + named.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, prefix + sparse.values.name)
 
 
 def _domain(domain: str) -> str:

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    ValueInfoProto,
+)
 
 import sigconv.ops  # noqa: F401  (fills the registry)
 from sigconv.errors import ModelError, UnsupportedError
 from sigconv.export import opsets
 from sigconv.export.external import NOWHERE, External, check_total
-from sigconv.export.functions import Call, expand
+from sigconv.export.functions import Call, Functions, opset_versions
 from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
+from sigconv.export.upgrade import Missing, schema_of, some, upgraded
 from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
 from sigconv.graph.passes import toposort
 from sigconv.ops.spec import REGISTRY, lookup
@@ -32,8 +41,6 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
 
 _UNNAMED_DIMS = {"", "?", "None", "-1", "0"}
 """What exporters write for a size they do not know; 0 and negative numbers mean the same."""
-
-_NAMES_SHOWN = 8
 
 
 def read(source: Source) -> Graph:
@@ -82,35 +89,50 @@ class _Reader:
         if not model.HasField("graph"):
             raise ModelError("it holds no graph")
         _check_text(model)
-        self.model, self.proto, self.external = model, model.graph, external
-        self.missing: dict[str, list[str]] = {}  # what is not supported -> where it is needed
+        check_total(sum(_claims(t for g in _graphs(model.graph) for t in g.initializer).values()))
+        self.model, self.external = model, external
+        self.functions = Functions(model)
+        self.missing = Missing()
+        self.versions: dict[int, int] = {}  # of a node, by identity: the opset its form follows
 
     def graph(self) -> Graph:
-        proto = self.proto
-        constants = self._initializers()
-        inputs = self._inputs(constants)
-        calls = expand(self.model)
-        nodes, versions = self._nodes(calls, constants)
+        graph, captured = self._graph(self.model.graph, opset_versions(self.model), ())
+        if captured:
+            readers = [f"{node.label} reads {n!r}" for node in graph.nodes for n in node.inputs if n in captured]
+            if readers:
+                raise ModelError(f"nothing writes what {some(readers, '; ')}")
+            raise ModelError(f"graph output {', '.join(map(repr, captured))} is never written")
+        metadata = {entry.key: entry.value for entry in self.model.metadata_props}
+        return upgraded(graph.replace(metadata=metadata), self.versions, self.missing)
+
+    def _graph(
+        self, proto: GraphProto, opsets: Mapping[str, int], inside: tuple[str, ...]
+    ) -> tuple[Graph, tuple[str, ...]]:
+        """A graph as the file has it, and the names it reads that nothing in it writes."""
+        constants = self._initializers(proto)
+        inputs = self._inputs(proto, constants)
+        nodes = self._nodes(proto, self.functions.expand(proto.node, opsets, inside), constants)
         outputs = tuple(self._value(info, "output") for info in proto.output)
-        self._check_names(nodes, inputs, outputs, constants)
-        order = toposort.sort(nodes)
-        plain = Graph(
-            nodes=order,
+        writers = _writers(nodes, inputs, constants)
+        names = [v.name for v in outputs]
+        if len(set(names)) < len(names):
+            raise ModelError(f"graph output {next(n for n in names if names.count(n) > 1)!r} is listed twice")
+        read = dict.fromkeys([name for node in nodes for name in node.inputs if name] + names)
+        graph = Graph(
+            nodes=toposort.sort(nodes),
             inputs=inputs,
             outputs=outputs,
             constants=constants,
+            values=_hints(proto, writers),
             name=proto.name,
             opset=max(spec.since for (domain, _), spec in REGISTRY.items() if not domain),
-            metadata={entry.key: entry.value for entry in self.model.metadata_props},
         )
-        newest = _upgraded(plain, versions, self.missing)
-        return newest.replace(values=self._hints(newest))
+        return graph, tuple(name for name in read if name not in writers)
 
-    def _initializers(self) -> dict[str, np.ndarray]:
+    def _initializers(self, proto: GraphProto) -> dict[str, np.ndarray]:
         constants: dict[str, np.ndarray] = {}
-        check_total(sum(_claims(self.proto.initializer).values()))
-        dense = ((t.name, t, to_array) for t in self.proto.initializer)
-        sparse = ((t.values.name, t, sparse_to_array) for t in self.proto.sparse_initializer)
+        dense = ((t.name, t, to_array) for t in proto.initializer)
+        sparse = ((t.values.name, t, sparse_to_array) for t in proto.sparse_initializer)
         for name, tensor, convert in (*dense, *sparse):
             if not name:
                 raise ModelError("an initializer has no name")
@@ -119,59 +141,63 @@ class _Reader:
             constants[name] = convert(tensor, f"initializer {name!r}", self.external)  # type: ignore[operator]
         return constants
 
-    def _inputs(self, constants: Mapping[str, np.ndarray]) -> tuple[Value, ...]:
+    def _inputs(self, proto: GraphProto, constants: Mapping[str, np.ndarray]) -> tuple[Value, ...]:
         """The feeds: files up to IR 3 list their weights among the inputs, which are constants here."""
-        return tuple(self._value(info, "input") for info in self.proto.input if info.name not in constants)
+        whole = proto is self.model.graph
+        found = tuple(self._value(info, "input") for info in proto.input if info.name not in constants)
+        for info, value in zip((i for i in proto.input if i.name not in constants), found, strict=True):
+            if whole and value.dtype is None and info.type.WhichOneof("value") in (None, "tensor_type"):
+                raise ModelError(f"input {info.name!r} has no known element type ({info.type.tensor_type.elem_type})")
+        return found
 
     def _value(self, info: ValueInfoProto, kind: str) -> Value:
         which = info.type.WhichOneof("value")
         if which not in (None, "tensor_type"):
             what = str(which).removesuffix("_type").replace("_", " ")
-            self.missing.setdefault(f"{what} {kind}", []).append(repr(info.name))
-            return _value(info, kind)
-        value = _value(info, kind)
-        if kind == "input" and value.dtype is None:
-            raise ModelError(f"input {info.name!r} has no known element type ({info.type.tensor_type.elem_type})")
-        return value
+            self.missing.add(f"{what} {kind}", repr(info.name))
+        return _value(info, kind)
 
-    def _nodes(
-        self, calls: Iterable[Call], constants: dict[str, np.ndarray]
-    ) -> tuple[tuple[Node, ...], dict[int, int]]:
-        """The nodes, each with the opset its form follows (by identity); Constant nodes are added to ``constants``."""
-        nodes: list[Node] = []
-        versions: dict[int, int] = {}
-        read = {name for call in calls for name in call.node.input} | {info.name for info in self.proto.output}
+    def _nodes(self, proto: GraphProto, calls: Sequence[Call], constants: dict[str, np.ndarray]) -> tuple[Node, ...]:
+        """The nodes, whose opsets are noted in ``versions``; Constant nodes are added to ``constants``."""
+        found: list[tuple[Node, onnx.defs.OpSchema | None, int]] = []
         for call in calls:
-            proto = call.node
-            domain = "" if proto.domain == "ai.onnx" else proto.domain
+            domain = "" if call.node.domain == "ai.onnx" else call.node.domain
             opset = call.opsets.get(domain)
             if opset is None:
                 if not domain:
                     raise ModelError("no version of the standard operators (opset_import) is given")
                 opset = 1
-            node = Node(proto.op_type, _trimmed(proto.input), _trimmed(proto.output), {}, proto.name, domain)
+            inputs, outputs = _trimmed(call.node.input), _trimmed(call.node.output)
+            node = Node(call.node.op_type, inputs, outputs, {}, call.node.name, domain)
             if not node.outputs:
                 continue
             if node.op == "Constant" and not domain:
                 name = node.outputs[0]
                 if name in constants:
                     raise ModelError(f"{node.label}: {name!r} is written twice")
-                constants[name] = self._constant(proto, node.label)
+                constants[name] = self._constant(call.node, node.label)
                 continue
-            schema = _schema(node.op, opset, domain)
-            optional = (
-                [o.option == onnx.defs.OpSchema.FormalParameterOption.Optional for o in schema.outputs]
-                if schema
-                else []
-            )
-            outputs = [
-                out if out in read or i >= len(optional) or not optional[i] else ""
-                for i, out in enumerate(node.outputs)
-            ]
-            node = node.replace(outputs=_trimmed(outputs), attrs=self._attributes(proto, schema, node))
-            versions[id(node)] = opset
-            nodes.append(node)
-        return tuple(nodes), versions
+            schema = schema_of(node.op, opset, domain)
+            node = node.replace(attrs=self._attributes(call.node, schema, node))
+            found.append((self._with_bodies(node, call), schema, opset))
+        read = {name for node, _, _ in found for name in node.inputs} | {info.name for info in proto.output}
+        nodes = []
+        for node, schema, opset in found:
+            nodes.append(node.replace(outputs=_asked_for(node, schema, read)))
+            self.versions[id(nodes[-1])] = opset
+        return tuple(nodes)
+
+    def _with_bodies(self, node: Node, call: Call) -> Node:
+        """The node with its sub-graphs read and closed: what they read from outside are inputs of theirs, and its."""
+        protos = {k: v for k, v in node.attrs.items() if isinstance(v, GraphProto)}
+        if not protos:
+            return node
+        bodies = {k: self._graph(proto, call.opsets, call.inside) for k, proto in protos.items()}
+        captured = tuple(dict.fromkeys(name for _, names in bodies.values() for name in names))
+        closed = {k: g.replace(inputs=(*g.inputs, *map(Value, captured))) for k, (g, _) in bodies.items()}
+        inputs = node.inputs + ("",) * (2 - len(node.inputs) if node.op == "Loop" else 0)
+        attrs = {**node.attrs, **closed, "captures": len(captured)}
+        return node.replace(inputs=inputs + captured, attrs=attrs)
 
     def _attributes(self, proto: NodeProto, schema: onnx.defs.OpSchema | None, node: Node) -> dict[str, Any]:
         if lookup(node.op, node.domain) is None and node.op not in opsets.REMOVED:
@@ -207,8 +233,10 @@ class _Reader:
             return tuple(map(int, attribute.ints))
         if kind == AttributeProto.STRINGS:
             return tuple(s.decode("utf-8") for s in attribute.strings)
+        if kind == AttributeProto.GRAPH:
+            return attribute.g
         raise UnsupportedError(
-            f"{what} is of a kind (sub-graph, type or list of tensors) that is not supported", (label,)
+            f"{what} is of a kind (type, list of tensors or of sub-graphs) that is not supported", (label,)
         )
 
     def _constant(self, proto: NodeProto, label: str) -> np.ndarray:
@@ -229,108 +257,33 @@ class _Reader:
             raise ModelError(f"{label}: unknown attribute {attribute.name!r}")
         return value if isinstance(value, np.ndarray) else freeze(np.array(value, dtypes[attribute.name]))
 
-    def _check_names(
-        self,
-        nodes: Sequence[Node],
-        inputs: Sequence[Value],
-        outputs: Sequence[Value],
-        constants: Mapping[str, np.ndarray],
-    ) -> None:
-        """Every value is written once, and everything read is written."""
-        writers: dict[str, str] = {}
-        sources = [(v.name, "a graph input") for v in inputs] + [(name, "a constant") for name in constants]
-        for name, who in sources + [(out, node.label) for node in nodes for out in node.outputs if out]:
-            if name in writers:
-                raise ModelError(f"value {name!r} is written twice: by {writers[name]} and by {who}")
-            writers[name] = who
-        dangling = [
-            f"{node.label} reads {name!r}" for node in nodes for name in node.inputs if name and name not in writers
-        ]
-        if dangling:
-            raise ModelError(f"nothing writes what {_some(dangling, '; ')}")
-        names = [v.name for v in outputs]
-        lost = [name for name in names if name not in writers]
-        if lost:
-            raise ModelError(f"graph output {', '.join(map(repr, lost))} is never written")
-        if len(set(names)) < len(names):
-            raise ModelError(f"graph output {next(n for n in names if names.count(n) > 1)!r} is listed twice")
 
-    def _hints(self, graph: Graph) -> dict[str, Value]:
-        """What the file says of intermediate values that still exist; the first entry where a name is listed twice."""
-        written = {out for node in graph.nodes for out in node.outputs}
-        hints: dict[str, Value] = {}
-        for info in self.proto.value_info:
-            if info.name in written and info.type.WhichOneof("value") == "tensor_type":
-                hints.setdefault(info.name, _value(info, "value"))
-        return hints
+def _writers(nodes: Sequence[Node], inputs: Sequence[Value], constants: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What writes each value; ModelError where two do."""
+    writers: dict[str, str] = {}
+    sources = [(v.name, "a graph input") for v in inputs] + [(name, "a constant") for name in constants]
+    for name, who in sources + [(out, node.label) for node in nodes for out in node.outputs if out]:
+        if name in writers:
+            raise ModelError(f"value {name!r} is written twice: by {writers[name]} and by {who}")
+        writers[name] = who
+    return writers
 
 
-def _upgraded(graph: Graph, versions: Mapping[int, int], missing: dict[str, list[str]]) -> Graph:
-    """Every node in its newest form, and every node supported: else one UnsupportedError that lists them all.
-
-    ``missing`` holds what was found so far: what is lacking, and the names of where.
-    """
-    context = opsets.Context.of(graph)
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        reason = _unknown_form(node, versions[id(node)])
-        if reason:
-            missing.setdefault(reason, []).append(_short_name(node))
-            continue
-        try:
-            nodes += opsets.upgrade(node, versions[id(node)], context)
-        except UnsupportedError as e:
-            missing.setdefault(str(e).partition(": ")[2] or node.op, []).append(_short_name(node))
-    for node in nodes:
-        if lookup(node.op, node.domain) is None:
-            missing.setdefault(_qualified(node), []).append(_short_name(node))
-    if missing:
-        items = [f"{what} ({_counted(what, names)}: {_some(names)})" for what, names in sorted(missing.items())]
-        raise UnsupportedError(f"not supported: {'; '.join(items)}", items)
-    for node in nodes:
-        _check_signature(node)
-    used = {name for node in nodes for name in node.inputs} | {v.name for v in graph.outputs}
-    return graph.replace(nodes=tuple(nodes), constants={k: v for k, v in context.constants.items() if k in used})
+def _hints(proto: GraphProto, written: Mapping[str, str]) -> dict[str, Value]:
+    """What the file says of intermediate values; the first entry where a name is listed twice."""
+    hints: dict[str, Value] = {}
+    for info in proto.value_info:
+        if info.name in written and info.type.WhichOneof("value") == "tensor_type":
+            hints.setdefault(info.name, _value(info, "value"))
+    return hints
 
 
-def _unknown_form(node: Node, opset: int) -> str:
-    """Why a form of a known operator cannot be read: newer than ours, or older than opset 6 and changed since."""
-    spec = lookup(node.op, node.domain)
-    schema = _schema(node.op, opset, node.domain)
-    if spec is None or schema is None:
-        return ""
-    if schema.since_version > spec.since:
-        return f"{_qualified(node)} of opset {schema.since_version} (known up to {spec.since})"
-    changes = {
-        s.since_version
-        for s in (_schema(node.op, v, node.domain) for v in range(opset + 1, 7))
-        if s and s.since_version > opset
-    }
-    old = sorted(changes - set(opsets.STEPS.get(node.op, {})))
-    return f"{_qualified(node)} of opset {schema.since_version} (known from {old[-1]})" if old else ""
-
-
-def _check_signature(node: Node) -> None:
-    """ModelError unless the node's inputs and attributes are those of its operator."""
-    spec = lookup(node.op, node.domain)
-    assert spec is not None
-    spec.attributes(node.attrs, node.label)
-    given = len(node.inputs)
-    if given < spec.min_inputs or (spec.max_inputs is not None and given > spec.max_inputs):
-        most = "or more" if spec.max_inputs is None else f"to {spec.max_inputs}"
-        raise ModelError(f"{node.label} has {given} inputs, {node.op} takes {spec.min_inputs} {most}")
-    absent = [i for i in range(spec.min_inputs) if not node.inputs[i]]
-    if absent:
-        raise ModelError(f"{node.label}: required input {absent[0]} is absent")
-
-
-@cache
-def _schema(op: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
-    """The schema in force at ``opset`` (the newest known, where that is older), or None."""
-    try:
-        return onnx.defs.get_schema(op, min(opset, onnx.defs.onnx_opset_version()) if not domain else opset, domain)
-    except onnx.defs.SchemaError:
-        return None
+def _asked_for(node: Node, schema: onnx.defs.OpSchema | None, read: Collection[str]) -> tuple[str, ...]:
+    """The node's outputs without the optional ones that nobody reads."""
+    optional = [o.option == onnx.defs.OpSchema.FormalParameterOption.Optional for o in schema.outputs] if schema else []
+    return _trimmed(
+        out if out in read or i >= len(optional) or not optional[i] else "" for i, out in enumerate(node.outputs)
+    )
 
 
 def _claims(tensors: Iterable[TensorProto]) -> dict[tuple[str, str], int]:
@@ -346,17 +299,25 @@ def _claims(tensors: Iterable[TensorProto]) -> dict[tuple[str, str], int]:
     return claims
 
 
+def _graphs(graph: GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
+    """A graph and all those inside it."""
+    waiting = [graph]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        waiting += [a.g for node in found.node for a in node.attribute if a.HasField("g")]
+
+
 def _check_text(model: ModelProto) -> None:
     """ModelError unless every name is text: protobuf hands out bytes that are no UTF-8 as bytes."""
-    graph = model.graph
-    for owner, nodes in [(graph, graph.node), *((f, f.node) for f in model.functions)]:
-        texts = [owner.name, *(text for node in nodes for text in _texts_of(node))]
-        if owner is graph:
+    for graph in (g for whole in (model.graph, *model.functions) for g in _graphs(whole)):
+        texts = [graph.name, *(text for node in graph.node for text in _texts_of(node))]
+        if isinstance(graph, GraphProto):
             texts += [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
             for info in (*graph.input, *graph.output, *graph.value_info):
                 texts += [info.name, *(d.dim_param for d in info.type.tensor_type.shape.dim)]
         else:
-            texts += [owner.domain, *owner.input, *owner.output, *owner.attribute]
+            texts += [graph.domain, *graph.input, *graph.output, *graph.attribute]
         wrong = next((text for text in texts if not isinstance(text, str)), None)
         if wrong is not None:
             raise ModelError(f"a name is not UTF-8: {wrong!r}")
@@ -400,6 +361,7 @@ _PYTHON = {
     onnx.defs.OpSchema.AttrType.FLOATS: tuple,
     onnx.defs.OpSchema.AttrType.INTS: tuple,
     onnx.defs.OpSchema.AttrType.STRINGS: tuple,
+    onnx.defs.OpSchema.AttrType.GRAPH: GraphProto,
 }
 _ELEMENT = {
     onnx.defs.OpSchema.AttrType.FLOATS: float,
@@ -426,6 +388,7 @@ def _checked(value: Any, expected: Any, name: str, what: str) -> Any:
     if python is float and isinstance(value, int):
         return float(value)
     if python is not None and not isinstance(value, python):
+        value = value if not isinstance(value, GraphProto) else "a sub-graph"
         raise ModelError(f"{what} is {value!r}, it must be {expected.name.lower()}")
     if element is not None and not all(isinstance(v, element) for v in value):
         if element is float and all(isinstance(v, int) for v in value):
@@ -439,20 +402,3 @@ def _trimmed(names: Iterable[str]) -> tuple[str, ...]:
     while kept and not kept[-1]:
         kept.pop()
     return tuple(kept)
-
-
-def _qualified(node: Node) -> str:
-    return f"{node.domain}::{node.op}" if node.domain else node.op
-
-
-def _short_name(node: Node) -> str:
-    return node.name or f"-> {node.outputs[0]}"
-
-
-def _counted(what: str, names: Sequence[str]) -> str:
-    unit = "tensor" if what.endswith((" input", " output")) else "node"
-    return f"{len(names)} {unit}{'s' * (len(names) > 1)}"
-
-
-def _some(items: Sequence[str], separator: str = ", ") -> str:
-    return separator.join([*items[:_NAMES_SHOWN], *(["…"] if len(items) > _NAMES_SHOWN else [])])

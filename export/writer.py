@@ -19,7 +19,8 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from sigconv.errors import InputError, UnsupportedError
 from sigconv.export import opsets
 from sigconv.export.downgrades import DOWN, WORDS
-from sigconv.graph.infer import infer, spec_of
+from sigconv.graph.evaluate import spec_of
+from sigconv.graph.infer import infer
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.ops.spec import Fact
 

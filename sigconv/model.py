@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,13 @@ from sigconv import config
 from sigconv.errors import InputError, ModelError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
-from sigconv.planner.compile import compile_graph
 from sigconv.planner.select import TOLERANCE
-from sigconv.runtime.locks import lock
+from sigconv.programs import Compiled, Programs, program_of
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session, as_array, check_mapping
 
 if TYPE_CHECKING:
     from sigconv.export.check import Report
-
-PROGRAMS_KEPT = 8
-"""Input shapes whose programs a model remembers; the least recently used one is dropped."""
-
-SESSIONS_KEPT = 4
-"""Idle sessions a program keeps for callers that run side by side."""
 
 
 def load(source: str | os.PathLike[str] | bytes | Any) -> Model:
@@ -48,25 +40,6 @@ def load(source: str | os.PathLike[str] | bytes | Any) -> Model:
     return Model(read(source), source=source)
 
 
-class _Compiled:
-    """A program and the idle sessions that run it."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self._idle: list[Session] = []
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            session = self._idle.pop()
-        except IndexError:
-            session = Session(self.program)
-        try:
-            return session.run(feeds)
-        finally:
-            if len(self._idle) < SESSIONS_KEPT:
-                self._idle.append(session)
-
-
 class Model:
     """A network that runs at any input shapes its graph allows; a program a shape, made on first use and kept.
 
@@ -84,9 +57,8 @@ class Model:
         self.graph = graph
         self.source = source
         self._threads = threads
-        self._lock = lock()
         self._simple: Graph | None = None
-        self._compiled: OrderedDict[tuple[tuple[int, ...], ...], _Compiled] = OrderedDict()
+        self._programs = Programs()
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -124,18 +96,9 @@ class Model:
         results = self._get(tuple(arrays[v.name].shape for v in self.inputs)).run(arrays)
         return {name: results[name] for name in wanted}
 
-    def _get(self, shapes: tuple[tuple[int, ...], ...]) -> _Compiled:
-        with self._lock:
-            compiled = self._compiled.get(shapes)
-            if compiled is None:
-                compiled = _Compiled(
-                    self._program({v.name: s for v, s in zip(self.inputs, shapes, strict=True)}, self._threads)
-                )
-                self._compiled[shapes] = compiled
-                while len(self._compiled) > PROGRAMS_KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(shapes)
-            return compiled
+    def _get(self, shapes: tuple[tuple[int, ...], ...]) -> Compiled:
+        named = {v.name: s for v, s in zip(self.inputs, shapes, strict=True)}
+        return self._programs.get(shapes, lambda: self._program(named, self._threads))
 
     def _program(
         self, shapes: Mapping[str, tuple[int, ...]], threads: int | None, tolerance: float | None = None
@@ -148,7 +111,7 @@ class Model:
             self._simple = simplify(self.graph)
         allowed = TOLERANCE if tolerance is None else tolerance
         try:
-            return compile_graph(self._simple, shapes, threads or config.get("threads"), tolerance=allowed)
+            return program_of(self._simple, shapes, threads or config.get("threads"), allowed)
         except MemoryError as e:
             raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
 
@@ -193,9 +156,8 @@ class Model:
         ends = {v.name: v for v in self.outputs}
         made = (o for node in self.graph.nodes for o in node.outputs if o and o not in known)
         everything = [ends.get(o, Value(o)) for o in made]
-        program = compile_graph(
-            self.graph.replace(outputs=tuple(everything)), {k: a.shape for k, a in arrays.items()}, self._threads or 1
-        )
+        shapes = {k: a.shape for k, a in arrays.items()}
+        program = program_of(self.graph.replace(outputs=tuple(everything)), shapes, self._threads or 1, TOLERANCE)
         return Session(program).run(arrays)
 
     def check(self, feeds: Mapping[str, Any] | None = None, *, float64: bool = False) -> Report:

@@ -37,6 +37,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("numpy", "onnx", "onnxruntime"),
     ),
     "sigconv.export.backend": (("sigconv", *LEAVES, "sigconv.model", "sigconv.export"), ("numpy", "onnx")),
+    "sigconv.programs": (("sigconv.graph", "sigconv.planner", "sigconv.runtime"), ("numpy",)),
     "sigconv.model": (
         (
             *BASE,
@@ -44,6 +45,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "sigconv.graph",
             "sigconv.planner",
             "sigconv.runtime",
+            "sigconv.programs",
             "sigconv.export",
             "sigconv.summary",
         ),

@@ -49,7 +49,7 @@ SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
 }
 """The networks that run, with shapes of their only input: the usual one, then others where sizes may vary."""
 
-STREAMS: Mapping[str, tuple[dict[str, tuple[int, ...]], dict[str, str]]] = {
+STREAMS: Mapping[str, tuple[dict[str, tuple[int, ...]], dict[str, str], dict[str, np.ndarray]]] = {
     "gtcrn_simple": (
         {
             "mix": (1, 257, 1, 2),
@@ -58,9 +58,15 @@ STREAMS: Mapping[str, tuple[dict[str, tuple[int, ...]], dict[str, str]]] = {
             "inter_cache": (2, 1, 33, 16),
         },
         {name: f"{name}_out" for name in ("conv_cache", "tra_cache", "inter_cache")},
+        {},
+    ),
+    "silero_vad_16k_op15": (
+        {"input": (1, 512), "state": (2, 1, 128)},
+        {"state": "stateN"},
+        {"sr": np.array(16000)},
     ),
 }
-"""Networks for streams: the shapes of their inputs, and for each state the output it continues with."""
+"""Networks for streams: the shapes of their inputs, the output each state continues with, and what stays the same."""
 
 INPUTS: Mapping[str, tuple[float, float]] = {
     "kws_m_fp32": (100.0, 30.0),
@@ -76,11 +82,6 @@ The keyword spotters answer nearly the same to all small inputs, and the detecto
 the mean colour itself and then normalises: near 0 that is the difference of large equal numbers, and onnxruntime is
 1.4e-3 of the scale away from the answer in double precision.
 """
-
-MISSING: Mapping[str, frozenset[str]] = {
-    "silero_vad_16k_op15": frozenset({"If"}),
-}
-"""The networks that are refused, and the operators that sigconv lacks for them."""
 
 
 def random_input(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -104,9 +105,8 @@ def quantization_steps(path: Path) -> dict[str, float]:
 
 def test_every_network_is_here() -> None:
     names = {entry["name"] for entry in json.loads((MODELS / "manifest.json").read_text("utf-8"))}
-    assert names == set(SHAPES) | set(STREAMS) | set(MISSING)
-    assert not set(SHAPES) & set(MISSING)
-    assert len(SHAPES) >= 20
+    assert names == set(SHAPES) | set(STREAMS)
+    assert len(names) == 29
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
@@ -133,8 +133,8 @@ def test_streams_match_onnxruntime(name: str) -> None:
     """Five frames, each side continuing with its own states."""
     path = MODELS / f"{name}.onnx"
     oracle, model, drop_in = onnxruntime_session(path), sc.load(path), sc.InferenceSession(path)
-    shapes, states = STREAMS[name]
-    ours = {k: np.zeros(shape, np.float32) for k, shape in shapes.items()}
+    shapes, states, fixed = STREAMS[name]
+    ours = {k: np.zeros(shape, np.float32) for k, shape in shapes.items()} | fixed
     theirs = dict(ours)
     for i in range(5):
         for k in shapes.keys() - states.keys():
@@ -165,16 +165,3 @@ def test_detections_before_they_are_thinned_out() -> None:
     assert scores.size >= 3549
     assert np.ptp(scores) > 0.01
     assert_matches(sc.load(network).run(feeds), want)
-
-
-@pytest.mark.parametrize("name", sorted(MISSING))
-@pytest.mark.parametrize("open_model", [sc.load, sc.InferenceSession])
-def test_refused_by_name(name: str, open_model) -> None:
-    path = MODELS / f"{name}.onnx"
-    with pytest.raises(sc.UnsupportedError) as caught:
-        open_model(path)
-    assert {item.split(" ")[0] for item in caught.value.missing} == MISSING[name]
-    assert all(item in str(caught.value) for item in caught.value.missing)
-    nodes = [n for n in onnx.load(path).graph.node if n.op_type in MISSING[name]]
-    assert nodes[0].name in str(caught.value)
-    assert path.name in str(caught.value)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sigconv as sc
-from sigconv import model as model_module
+from sigconv import programs
 from sigconv.runtime import runner
 from tests.cases import networks
 
@@ -214,14 +214,14 @@ def test_programs_are_kept_within_a_bound(monkeypatch, rng):
         compiled.append(shapes["x"][0])
         return original(graph, shapes, *args, **kwargs)
 
-    original = model_module.compile_graph
-    monkeypatch.setattr(model_module, "compile_graph", compile_graph)
+    original = programs.compile_graph
+    monkeypatch.setattr(programs, "compile_graph", compile_graph)
     model = sc.load(networks.cnn())
     x = rng.standard_normal((20, 3, 12, 12)).astype(np.float32)
-    kept = model_module.PROGRAMS_KEPT
+    kept = programs.PROGRAMS_KEPT
     want = {n: model.run({"x": x[:n]})["y"] for n in range(1, kept + 4)}
     assert compiled == list(want)
-    assert len(model._compiled) == kept
+    assert len(model._programs) == kept
     for n in range(4, kept + 4):
         np.testing.assert_array_equal(model.run({"x": x[:n]})["y"], want[n])
     assert len(compiled) == kept + 3, "what was kept was compiled again"
@@ -233,8 +233,8 @@ def test_programs_are_kept_within_a_bound(monkeypatch, rng):
 
 def test_a_session_is_used_again(model, feeds, monkeypatch):
     made = []
-    original = model_module.Session
-    monkeypatch.setattr(model_module, "Session", lambda program: made.append(program) or original(program))
+    original = programs.Session
+    monkeypatch.setattr(programs, "Session", lambda program: made.append(program) or original(program))
     for _ in range(5):
         model.run(feeds)
     assert len(made) <= 1

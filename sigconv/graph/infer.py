@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from sigconv.errors import InputError, ModelError, UnsupportedError, unknown_names
+from sigconv.graph.evaluate import FAILURES, check_count, evaluate, spec_of
 from sigconv.graph.ir import Dim, Graph, Node, Shape, Value
-from sigconv.ops.spec import Fact, OpSpec, lookup
+from sigconv.ops.spec import Fact
 
 SHAPE_ARITHMETIC = 4096
 """Bytes up to which `infer` computes a value from known inputs: sizes, axes, scales, never weights."""
@@ -25,28 +27,10 @@ RANDOM = frozenset(
 )
 """Operators whose result is not a function of their inputs (Dropout: when it trains)."""
 
+LONGEST_LOOP = 1024
+"""Rounds up to which a Loop or Scan on known values is run ahead."""
 
-def spec_of(node: Node) -> OpSpec:
-    """The node's operator; UnsupportedError where it is not registered."""
-    spec = lookup(node.op, node.domain)
-    if spec is None:
-        raise UnsupportedError(f"{node.label}: the operator is not implemented", (node.label,))
-    return spec
-
-
-def evaluate(node: Node, inputs: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
-    """Run the node's reference, one array an output name; every failure is a ModelError that names the node."""
-    try:
-        with np.errstate(all="ignore"):
-            found = spec_of(node).evaluate(inputs, node.attrs, len(node.outputs))
-    except UnsupportedError:
-        raise
-    except (ArithmeticError, ValueError, TypeError, IndexError, LookupError, AttributeError, MemoryError) as e:
-        shapes = ", ".join("absent" if x is None else f"{x.dtype}{list(x.shape)}" for x in inputs)
-        raise ModelError(f"{node.label} on ({shapes}): {e}") from e
-    if len(found) < len(node.outputs):
-        raise ModelError(f"{node.label} has {len(node.outputs)} outputs, {node.op} makes {len(found)}")
-    return tuple(np.asarray(x) for x in found[: len(node.outputs)])
+_ROUNDS = ("Loop", "Scan")
 
 
 def infer(
@@ -95,10 +79,11 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
     spec = spec_of(node)
     given = [facts.get(name, Fact()) if name else None for name in node.inputs]
     try:
-        found = list(spec.infer(given, spec.attributes(node.attrs), len(node.outputs)))[: len(node.outputs)]
+        attrs = {k: partial(body_facts, v, limit=limit) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+        found = list(spec.infer(given, spec.attributes(attrs), len(node.outputs)))[: len(node.outputs)]
     except UnsupportedError:
         raise
-    except (ArithmeticError, ValueError, TypeError, IndexError, LookupError, AttributeError, MemoryError) as e:
+    except FAILURES as e:
         raise ModelError(f"{node.label}: {e}") from e
     found += [Fact()] * (len(node.outputs) - len(found))
     if any(isinstance(d, int) and d >= 1 << 63 for f in found for d in f.shape or ()):
@@ -113,14 +98,53 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
     return {name: fact for name, fact in zip(node.outputs, found, strict=True) if name}
 
 
-def _computable(node: Node, given: Iterable[Fact | None], found: Sequence[Fact], limit: int) -> bool:
+def body_facts(graph: Graph, given: Sequence[Fact | None], *, limit: int = SHAPE_ARITHMETIC) -> list[Fact]:
+    """The facts of a sub-graph's outputs for those of its inputs; what is declared where less is known."""
+    check_count(graph, len(given))
+    facts = input_facts(graph)
+    for value, known in zip(graph.inputs, given, strict=True):
+        declared = facts[value.name]
+        known = known or Fact()
+        shape = declared.shape if known.shape is None else known.shape
+        facts[value.name] = Fact(known.dtype or declared.dtype, shape, known.value)
+    for node in graph.nodes:
+        facts.update(node_facts(node, facts, limit))
+    return [_completed(facts[v.name], v) for v in graph.outputs]
+
+
+def _completed(fact: Fact, declared: Value) -> Fact:
+    if fact.dtype is not None and fact.shape is not None:
+        return fact
+    return Fact(fact.dtype or declared.dtype, declared.shape if fact.shape is None else fact.shape, fact.value)
+
+
+def _computable(node: Node, given: Sequence[Fact | None], found: Sequence[Fact], limit: int) -> bool:
     values = [f.value for f in given if f is not None]
     return (
-        node.op not in RANDOM
+        _foldable(node, given)
         and any(f.value is None for f in found)
         and all(v is not None and v.nbytes <= limit for v in values)
         and all(nbytes(f) <= limit for f in found)
     )
+
+
+def _foldable(node: Node, given: Sequence[Fact | None]) -> bool:
+    """Whether the result is a function of the inputs, and soon found."""
+    if node.op in RANDOM:
+        return False
+    if node.op in _ROUNDS and not _short(node, given):
+        return False
+    bodies = [v for v in node.attrs.values() if isinstance(v, Graph)]
+    return all(inner.op not in _ROUNDS and _foldable(inner, ()) for body in bodies for inner in body.nodes)
+
+
+def _short(node: Node, given: Sequence[Fact | None]) -> bool:
+    """Whether a Loop or Scan ends after few rounds, whatever its condition."""
+    facts = [f for f in given[: len(given) - int(node.attrs.get("captures", 0))] if f is not None]
+    if node.op == "Scan":
+        return all(isinstance(d, int) and d <= LONGEST_LOOP for f in facts for d in f.shape or ())
+    trips = given[0].value if given and given[0] is not None else None
+    return trips is not None and trips.size == 1 and int(trips.reshape(-1)[0]) <= LONGEST_LOOP
 
 
 def nbytes(fact: Fact) -> int:
@@ -167,7 +191,8 @@ def specialize(graph: Graph, shapes: Mapping[str, Sequence[Dim]] | None = None) 
     for node in graph.nodes:
         found = node_facts(node, facts, min(LARGEST_FOLD, budget))
         budget -= sum(fact.value.nbytes for fact in found.values() if fact.value is not None)
-        constant = all(not name or facts[name].value is not None for name in node.inputs) and node.op not in RANDOM
+        given = [facts[name] if name else None for name in node.inputs]
+        constant = all(f is None or f.value is not None for f in given) and _foldable(node, given)
         for name, fact in found.items():
             if constant and fact.value is None and nbytes(fact) > LARGEST_FOLD:
                 raise ModelError(

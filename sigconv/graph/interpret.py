@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sigconv.errors import InputError
-from sigconv.graph.infer import evaluate
+from sigconv.graph.evaluate import evaluate, execute
 from sigconv.graph.ir import Graph, Node
 
 _NARROW, _DOUBLE = (1, 10, 16), 11  # TensorProto.FLOAT, FLOAT16, BFLOAT16; DOUBLE
@@ -43,19 +42,11 @@ def interpret(
     values: dict[str, np.ndarray] = {
         name: widen(np.asarray(x)) for name, x in {**graph.constants, **{n: feeds[n] for n in names}}.items()
     }
-    uses = Counter(name for node in graph.nodes for name in set(node.inputs))
-    uses.update(wanted)
-    for node in graph.nodes:
-        arrays = [values[name] if name else None for name in node.inputs]
-        results = evaluate(_widened(node) if float64 else node, arrays)
-        values.update((name, widen(x)) for name, x in zip(node.outputs, results, strict=True) if name)
-        if keep:
-            continue
-        for name in set(node.inputs) - {""}:
-            uses[name] -= 1
-        for name in {*node.inputs, *node.outputs} - {""}:
-            if uses[name] == 0:
-                del values[name]
+
+    def run(node: Node, arrays: Sequence[np.ndarray | None]) -> Sequence[np.ndarray]:
+        return [widen(x) for x in evaluate(_widened(node) if float64 else node, arrays)]
+
+    execute(graph, values, wanted, run=run, keep=keep)
     return values if keep else {name: values[name] for name in wanted}
 
 
@@ -71,4 +62,7 @@ def _widened(node: Node) -> Node:
             attrs[name] = _DOUBLE
         elif isinstance(value, np.ndarray):
             attrs[name] = _widen(value)
+        elif isinstance(value, Graph):
+            constants = {k: _widen(c) for k, c in value.constants.items()}
+            attrs[name] = value.replace(nodes=tuple(map(_widened, value.nodes)), constants=constants)
     return node.replace(attrs=attrs)

@@ -6,6 +6,7 @@ from sigconv.ops import (  # noqa: F401  (imported for what they register)
     activation,
     cast,
     contrib,
+    control,
     elementwise,
     generate,
     linear,

@@ -11,6 +11,7 @@ import numpy as np
 
 from sigconv.config import available_memory
 from sigconv.errors import ModelError
+from sigconv.graph.evaluate import Body
 from sigconv.graph.ir import Graph, Value
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
@@ -92,8 +93,14 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
 class Builder:
     """Steps, constants and placed values of the Program being made from ``graph`` (static shapes)."""
 
-    def __init__(self, graph: Graph, threads: int, margins: Mapping[str, tuple[int, int]]) -> None:
-        self.graph, self.threads, self.margins = graph, threads, margins
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int,
+        margins: Mapping[str, tuple[int, int]],
+        body: Callable[[Graph], Body] = Body,
+    ) -> None:
+        self.graph, self.threads, self.margins, self.body = graph, threads, margins, body
         self.values: dict[str, Value] = dict(graph.values)
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []

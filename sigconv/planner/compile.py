@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sigconv.config import available_memory
 from sigconv.errors import ModelError
+from sigconv.graph.evaluate import Body
 from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
-from sigconv.graph.passes import simplify
+from sigconv.graph.passes import inline_if, simplify
 from sigconv.planner.build import Builder
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
@@ -27,22 +28,21 @@ def compile_graph(
     *,
     only: Collection[str] = (),
     tolerance: float = TOLERANCE,
+    body: Callable[[Graph], Body] = Body,
 ) -> Program:
     """The Program of ``graph`` with every input bound to a shape.
 
     ``only`` prefers candidates by name, wherever they are legal. ``tolerance``: most error beyond rounding that an
-    algorithm may have, as a share of the output's scale.
+    algorithm may have, as a share of the output's scale. ``body`` makes what runs a sub-graph.
 
     Raises
     ------
     ModelError
         The shapes cannot be, or need more memory than there is: the message names the node.
     """
-    specialized = specialize(widen(_frozen(graph)), shapes)
-    check_sizes(specialized)
-    static = rewrite(simplify(specialized))
+    static = rewrite(_settled(widen(_frozen(graph)), shapes))
     units = fuse(static)
-    builder = Builder(static, threads, _margins(units, static))
+    builder = Builder(static, threads, _margins(units, static), body)
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
         try:
@@ -75,6 +75,17 @@ def compile_graph(
             f"the model at these shapes needs {needed:,} bytes for values, there are {available_memory():,}"
         )
     return program
+
+
+def _settled(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
+    """The graph at these shapes, simplified, without the Ifs that are decided then, and those inside them."""
+    while True:
+        specialized = specialize(graph, shapes)
+        inlined = inline_if.run(specialized)
+        if inlined is specialized:
+            check_sizes(specialized)
+            return simplify(specialized)
+        graph = inlined
 
 
 def _frozen(graph: Graph) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import ml_dtypes
@@ -26,50 +27,73 @@ def widen(graph: Graph) -> Graph:
 
     A ``Cast`` to half precision inside the graph still rounds.
     """
-    nodes = tuple(map(_widened, graph.nodes))
-    dtypes = [v.dtype for v in (*graph.inputs, *graph.outputs)] + [c.dtype for c in graph.constants.values()]
-    casts = any(n.op == "Cast" and n.attrs.get("to") in _HALVES.values() for n in nodes)
-    if not any(map(_is_half, dtypes)) and not casts:
-        return graph.replace(nodes=nodes)
-    taken = graph.names()
-    constants = dict(graph.constants)
-    wide: dict[str, str] = {}  # what nodes read and write in place of a half-precision value that keeps its name
+    inner = _inside(graph)
+    if inner is None:
+        return graph
+    taken = inner.names()
+    facts = infer(graph) if any(v.dtype is None for v in graph.outputs) else {}
+    wide: dict[str, str] = {}  # the name inside of a half-precision value at the edge, which keeps its own
     before: list[Node] = []
+    after: list[Node] = []
     for v in graph.inputs:
         if _is_half(v.dtype):
             wide[v.name] = fresh(f"{v.name}.float32", taken)
             before.append(Node("Cast", (v.name,), (wide[v.name],), {"to": _FLOAT}))
-    for name, array in graph.constants.items():
-        if _is_half(array.dtype):
-            wide[name] = fresh(f"{name}.float32", taken)
-            constants[wide[name]] = array.astype(np.float32)
-            constants[wide[name]].flags.writeable = False
-    after: list[Node] = []
-    facts = infer(graph) if any(v.dtype is None for v in graph.outputs) else {}
     for v in graph.outputs:
         dtype = v.dtype or facts[v.name].dtype
         if dtype in _HALVES and v.name not in wide:
             wide[v.name] = fresh(f"{v.name}.float32", taken)
             after.append(Node("Cast", (wide[v.name],), (v.name,), {"to": _HALVES[dtype]}))
-    within: list[Node] = []
-    for node in nodes:
-        inputs, outputs = (tuple(wide.get(name, name) for name in names) for names in (node.inputs, node.outputs))
+
+    def rename(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(wide.get(name, name) for name in names)
+
+    within = tuple(n.replace(inputs=rename(n.inputs), outputs=rename(n.outputs)) for n in inner.nodes)
+    constants = {wide.get(name, name): array for name, array in inner.constants.items()}
+    return graph.replace(nodes=(*before, *within, *after), constants=constants, values=inner.values)
+
+
+def _inside(graph: Graph) -> Graph | None:
+    """The graph with all its values in float32, those at the edges too; None where nothing is in half precision."""
+    nodes: list[Node] = []
+    taken = graph.names()
+    for node in map(_widened, graph.nodes):
         if node.op == "Cast" and node.attrs.get("to") in _HALVES.values():
             rounded = fresh(f"{node.outputs[0]}.rounded", taken)
-            within.append(node.replace(inputs=inputs, outputs=(rounded,)))
-            within.append(Node("Cast", (rounded,), outputs, {"to": _FLOAT}))
+            nodes.append(node.replace(outputs=(rounded,)))
+            nodes.append(Node("Cast", (rounded,), node.outputs, {"to": _FLOAT}))
         else:
-            within.append(node.replace(inputs=inputs, outputs=outputs))
-    values = {k: Value(k, np.dtype(np.float32), v.shape) if _is_half(v.dtype) else v for k, v in graph.values.items()}
-    return graph.replace(nodes=(*before, *within, *after), constants=constants, values=values)
+            nodes.append(node)
+    edges = (*graph.inputs, *graph.outputs)
+    halves = any(_is_half(v.dtype) for v in edges) or any(_is_half(c.dtype) for c in graph.constants.values())
+    if not halves and len(nodes) == len(graph.nodes) and all(map(operator.is_, nodes, graph.nodes)):
+        return None
+    constants = dict(graph.constants)
+    for name, array in graph.constants.items():
+        if _is_half(array.dtype):
+            constants[name] = array.astype(np.float32)
+            constants[name].flags.writeable = False
+    return graph.replace(
+        nodes=tuple(nodes),
+        inputs=tuple(map(_wide, graph.inputs)),
+        outputs=tuple(map(_wide, graph.outputs)),
+        constants=constants,
+        values={k: _wide(v) for k, v in graph.values.items()},
+    )
+
+
+def _wide(v: Value) -> Value:
+    return Value(v.name, np.dtype(np.float32), v.shape) if _is_half(v.dtype) else v
 
 
 def _widened(node: Node) -> Node:
-    """The node without half precision among its attributes; a Cast keeps its target."""
+    """The node without half precision among its attributes, sub-graphs included; a Cast keeps its target."""
     attrs: dict[str, Any] = {}
     for name, value in node.attrs.items():
         if name in _DTYPE_ATTRIBUTES and value in _HALVES.values():
             attrs[name] = _FLOAT
         elif isinstance(value, np.ndarray) and _is_half(value.dtype):
             attrs[name] = value.astype(np.float32)
+        elif isinstance(value, Graph) and (inner := _inside(value)) is not None:
+            attrs[name] = inner
     return node.replace(attrs={**node.attrs, **attrs}) if attrs else node

@@ -12,11 +12,12 @@ from sigconv.graph.passes import (
     eliminate_identity,
     fold_batch_norm,
     fold_constants,
+    inline_if,
     share_constants,
     toposort,
 )
 
-PASSES = (toposort, fold_constants, eliminate_identity, fold_batch_norm, eliminate_dead, share_constants)
+PASSES = (toposort, fold_constants, inline_if, eliminate_identity, fold_batch_norm, eliminate_dead, share_constants)
 """In the order they run: what one leaves, the next may use."""
 
 MOST_ROUNDS = 100

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from sigconv.graph.infer import evaluate
+from sigconv.graph.evaluate import evaluate
+from sigconv.graph.ir import Graph, Node
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost
 from sigconv.planner.fuse import Unit
@@ -24,7 +25,27 @@ def _cost(unit: Unit, builder: Builder) -> Cost:
 
 def _lower(unit: Unit, builder: Builder) -> None:
     for node in unit.members:
-        builder.host(partial(evaluate, node), node.inputs, node.outputs)
+        bound = _with_constants(node, builder)
+        bodies = {k: builder.body(v) for k, v in bound.attrs.items() if isinstance(v, Graph)}
+        run = partial(evaluate, bound.replace(attrs={**bound.attrs, **bodies}))
+        builder.host(run, bound.inputs, bound.outputs)
+
+
+def _with_constants(node: Node, builder: Builder) -> Node:
+    """The node with the constants that its sub-graphs read from outside among their own, as weights must be."""
+    captures = int(node.attrs.get("captures", 0))
+    first = len(node.inputs) - captures
+    known = {i: builder.constant(n) for i, n in enumerate(node.inputs) if i >= first and builder.is_constant(n)}
+    if not known:
+        return node
+    attrs = {**node.attrs, "captures": captures - len(known)}
+    for key, body in node.attrs.items():
+        if isinstance(body, Graph):
+            shift = len(body.inputs) - len(node.inputs)
+            constants = {body.inputs[i + shift].name: array for i, array in known.items()}
+            inputs = tuple(v for v in body.inputs if v.name not in constants)
+            attrs[key] = body.replace(inputs=inputs, constants={**body.constants, **constants})
+    return node.replace(inputs=tuple(n for i, n in enumerate(node.inputs) if i not in known), attrs=attrs)
 
 
 HOST = Candidate("numpy", (), _legal, _cost, _lower, accuracy="exact")

@@ -1,0 +1,98 @@
+"""Programs kept by the shapes they were made for, with idle sessions; sub-graphs that run the same way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sigconv.graph.evaluate import Body, check_count
+from sigconv.graph.ir import Graph, Value
+from sigconv.planner.compile import compile_graph
+from sigconv.runtime.locks import lock
+from sigconv.runtime.program import Program
+from sigconv.runtime.session import Session
+
+PROGRAMS_KEPT = 8
+"""Input shapes whose programs are remembered; the least recently used one is dropped."""
+
+SESSIONS_KEPT = 4
+"""Idle sessions a program keeps for callers that run side by side."""
+
+
+class Compiled:
+    """A program and the idle sessions that run it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._idle: list[Session] = []
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = Session(self.program)
+        try:
+            return session.run(feeds)
+        finally:
+            if len(self._idle) < SESSIONS_KEPT:
+                self._idle.append(session)
+
+
+class Programs:
+    """At most `PROGRAMS_KEPT` programs by key."""
+
+    def __init__(self) -> None:
+        self._lock = lock()
+        self._kept: OrderedDict[Hashable, Compiled] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def get(self, key: Hashable, make: Callable[[], Program]) -> Compiled:
+        """The program of ``key``, made now if it is not there."""
+        with self._lock:
+            compiled = self._kept.get(key)
+            if compiled is None:
+                compiled = self._kept[key] = Compiled(make())
+                while len(self._kept) > PROGRAMS_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return compiled
+
+
+class CompiledBody(Body):
+    """A sub-graph that runs as a program; one whose shapes change from round to round is interpreted in the end."""
+
+    def __init__(self, graph: Graph, threads: int, tolerance: float) -> None:
+        super().__init__(graph)
+        self._threads, self._tolerance = threads, tolerance
+        self._programs = Programs()
+
+    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        check_count(self.graph, len(arrays))
+        key = tuple((x.dtype, x.shape) for x in arrays)
+        if key not in self._programs and len(self._programs) == PROGRAMS_KEPT:
+            return super().__call__(*arrays)
+        results = self._programs.get(key, lambda: self._program(arrays)).run(
+            {v.name: x for v, x in zip(self.graph.inputs, arrays, strict=True)}
+        )
+        return tuple(results[v.name] for v in self.graph.outputs)
+
+    def _program(self, arrays: tuple[np.ndarray, ...]) -> Program:
+        inputs = tuple(Value(v.name, x.dtype, x.shape) for v, x in zip(self.graph.inputs, arrays, strict=True))
+        return program_of(self.graph.replace(inputs=inputs), {}, self._threads, self._tolerance)
+
+
+def program_of(graph: Graph, shapes: Mapping[str, Any], threads: int, tolerance: float) -> Program:
+    """The graph's program, whose sub-graphs run as programs too."""
+
+    def body(inner: Graph) -> Body:
+        return CompiledBody(inner, threads, tolerance)
+
+    return compile_graph(graph, shapes, threads, tolerance=tolerance, body=body)
