@@ -227,17 +227,20 @@ def prefetch(typingctx, address):
 @intrinsic
 def register_tile(
     typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, first, last, alpha, lo, hi,
+    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
+    lo, hi,
 ):  # fmt: skip
     """A tile of ``pixels`` outputs by ``vectors`` registers of channels that stays in registers over a whole reduction.
 
     y[p, v] (+)= sum over blocks, kd, kh, kw, k of a[p*x_pixel + …, k] * b[…, k, v]; on the last pass then + r,
     leaky(alpha), clamp(lo, hi). ``b`` is packed in the order of the loops; ``bias`` starts the sum on the first pass;
-    ``tail`` counts the valid lanes of the last register. The order of additions to one output never depends on the
-    tile it falls in, so results depend on neither tiling nor threads.
+    ``tail`` counts the valid lanes of the last register. Beside every channel of the reduction one cache line is asked
+    for, at address ``ahead`` + ``ahead_step`` * channels before: tiles that share weights so bring the next ones into
+    L2 together, a few bytes each; a burst of requests would have to wait for itself. The order of additions to one
+    output never depends on the tile it falls in, so results depend on neither tiling nor threads.
     """
     n, number = types.int64, a.dtype
-    sig = types.void(n, n, a, b, y, r, bias, *[n] * 20, types.boolean, types.boolean, number, number, number)
+    sig = types.void(n, n, a, b, y, r, bias, *[n] * 22, types.boolean, types.boolean, number, number, number)
 
     def codegen(context, builder, sig, args):
         vec = _llvm_vector(sig.args[2].dtype)
@@ -259,7 +262,8 @@ def register_tile(
 
 def _emit_tile(
     builder, vec, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, first, last, alpha, lo, hi,
+    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
+    lo, hi,
 ):  # fmt: skip
     width = vectors * vec.count
     mul, plus = builder.mul, builder.add
@@ -298,17 +302,23 @@ def _emit_tile(
         a_block = builder.gep(a, [mul(blocks.index, x_block)])
         with cgutils.for_range_slice(builder, kd0, kd1, const(1), inc=True) as (kd, _):
             with cgutils.for_range_slice(builder, kh0, kh1, const(1), inc=True) as (kh, _):
-                b_row = builder.gep(b_block, [mul(mul(plus(mul(kd, KH), kh), KW), b_tap)])
+                tap_row = mul(plus(mul(kd, KH), kh), KW)
+                b_row = builder.gep(b_block, [mul(tap_row, b_tap)])
                 a_row = builder.gep(a_block, [plus(mul(kd, x_kd), mul(kh, x_kh))])
                 with cgutils.for_range(builder, KW) as columns:
                     b_column = builder.gep(b_row, [mul(columns.index, b_tap)])
                     a_column = builder.gep(a_row, [mul(columns.index, x_kw)])
+                    done = plus(mul(mul(blocks.index, block), taps), mul(plus(tap_row, columns.index), depth))
+                    next_line = plus(ahead, mul(done, ahead_step))
                     a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
                     with cgutils.for_range(builder, depth) as reduction:
                         weights = builder.gep(b_column, [mul(reduction.index, const(width))])
                         if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
                             for v in range(vectors):
                                 _prefetch(builder, builder.gep(weights, [const(READ_AHEAD // 4 + v * vec.count)]))
+                        elif vectors > 1:  # of a single one loads set the pace already
+                            line = plus(next_line, mul(reduction.index, ahead_step))
+                            _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
                         w = [_load(builder, weights, const(v * vec.count), vec) for v in range(vectors)]
                         for p in range(pixels):
                             x = _splat(builder, builder.load(builder.gep(a_pixels[p], [reduction.index])), vec)

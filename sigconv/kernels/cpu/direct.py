@@ -17,7 +17,7 @@ from numba import carray
 from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
-from sigconv.kernels.simd import TILE, lanes, prefetch, register_tile
+from sigconv.kernels.simd import TILE, lanes, register_tile
 
 DIRECT = np.dtype(
     [(name, np.int64) for name in (
@@ -107,9 +107,9 @@ def _make(dtype):
                 b_address = a.w + (g * a.w_group + v0 * vl * reduction + c0 * a.block * taps * nv * vl) * size
                 depth = (blocks - 1) * a.block + last_block
                 ahead = b_address + depth * taps * nv * vl * size  # the next pass follows in memory
-                pieces = (a.out_w + pixels - 1) // pixels
-                lines = depth * taps * nv * vl * size // 64 // ((row1 - row0) * pieces) + 1
-                lines = lines if lines <= 64 else 0  # hardly any reuse: the tile itself reads ahead
+                pieces, last_pieces = (a.out_w + pixels - 1) // pixels, (a.last_w + pixels - 1) // pixels
+                calls = (row1 - row0) * pieces - (pieces - last_pieces if row1 == a.rows else 0)
+                ahead_step = (nv * vl * size + calls - 1) // calls
                 b = as_pointer(b_address, dtype)
                 for row in range(row0, row1):
                     d, h = row // a.out_h, row % a.out_h
@@ -125,9 +125,6 @@ def _make(dtype):
                     pieces = (out_w + pixels - 1) // pixels
                     for piece in range(pieces):
                         p0, p1 = out_w * piece // pieces, out_w * (piece + 1) // pieces
-                        for line in range(lines):
-                            prefetch(ahead + line * 64)
-                        ahead += lines * 64
                         residual = a.residual
                         if residual != 0:
                             residual += (r_row + p0 * a.r_pixel) * size
@@ -136,8 +133,9 @@ def _make(dtype):
                             as_pointer(a.y + (y_row + p0 * a.y_pixel) * size, dtype), as_pointer(residual, dtype),
                             bias, a.x_pixel, a.x_block, a.x_kd, a.x_kh, a.x_kw, blocks, a.block, last_block,
                             get(kd_lo, d), get(kd_hi, d), get(kh_lo, h), get(kh_hi, h), a.KD, a.KH, a.KW, a.y_pixel,
-                            a.y_vector, a.r_pixel, a.r_vector, tail, first, last, alpha, lo, hi,
+                            a.y_vector, a.r_pixel, a.r_vector, tail, ahead, ahead_step, first, last, alpha, lo, hi,
                         )  # fmt: skip
+                        ahead += depth * taps * ahead_step
 
     direct.__name__ = f"direct_{np.dtype(dtype).name}"
     return kernel(DIRECT)(direct)

@@ -20,10 +20,7 @@ from numba.extending import intrinsic
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, prefetch, register_tile
-
-MOST_LINES = 128
-"""Cache lines of weights asked for ahead before a register tile."""
+from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
 
 WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
@@ -229,17 +226,15 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
                         final = last_block if c0 + blocks == a.blocks else vl
                         weights = as_pointer(ahead, dtype)
                         ahead += ((blocks - 1) * vl + final) * row  # the next pass follows in memory
-                        lines = ((blocks - 1) * vl + final) * row // (64 * pieces) + 1
-                        lines = lines if lines <= MOST_LINES else 0
+                        ahead_step = (row + pieces - 1) // pieces
                         for piece in range(pieces):
                             p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
-                            for line in range(piece * lines, (piece + 1) * lines):
-                                prefetch(ahead + line * 64)
                             of = as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype)
                             to = as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype)
                             register_tile(
                                 p1 - p0, nv, of, weights, to, as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl,
                                 0, 0, 0, blocks, vl, final, 0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl,
+                                ahead + piece * ((blocks - 1) * vl + final) * ahead_step, ahead_step,
                                 c0 == 0, False, number(1), number(0), number(0),
                             )  # fmt: skip
             end = get(tile_first, last - 1) + get(tile_width, last - 1)

@@ -24,6 +24,8 @@ L2_BYTES = 1024 * 1024
 """What the rows of a work item may take, so that they stay in L2 over all channel tiles and passes."""
 PEAK = 1.0e11
 """Operations per second of one core that predictions assume; only ratios between candidates matter."""
+ROW = 48
+"""Pixels of a row where they can be cut anywhere: whole tiles of every width."""
 GRAIN = 150_000
 """Operations worth a thread of their own."""
 
@@ -95,7 +97,7 @@ def emit(
     y_h, x_h, r_h = ys.h, xs.h, rs.h if rs else 0
     if flat or (d == UNIT_AXIS and h == UNIT_AXIS):  # a lone row is cut too, so that threads can share it
         total = rows * out_w
-        out_w = min(total, 48)
+        out_w = _piece(total, b.threads)
         rows = -(-total // out_w)
         last_w = total - (rows - 1) * out_w
         x_h, y_h, r_h, row_stride = out_w * xs.pixel * w.stride, out_w * ys.pixel, out_w * (rs.pixel if rs else 0), 1
@@ -104,7 +106,7 @@ def emit(
     chunk_rows = max(1, min(rows, L2_BYTES // max(row_bytes, 1)))
     flops = 2.0 * batch * groups * m * c * taps * rows * out_w
     threads = min(b.threads, int(flops // GRAIN) + 1)
-    chunks = _balanced(-(-rows // chunk_rows), rows, batch * groups * len(first), threads)
+    chunks = _balanced(-(-rows // chunk_rows), rows, batch * groups, width, threads)
     chunk_rows = -(-rows // chunks)
     kd, kh = d.tap_ranges(), h.tap_ranges()
     zero = Strides(0, 0, 0, 0, 0, 0)
@@ -127,14 +129,27 @@ def emit(
     )  # fmt: skip
 
 
-def _balanced(least: int, rows: int, others: int, threads: int) -> int:
-    """Number of row chunks, at least ``least``, that shares the work items evenly among the threads."""
+def _piece(pixels: int, threads: int) -> int:
+    """Length of the rows to cut ``pixels`` in a row into: about `ROW`, and where they are few an even share for all."""
+    rows = -(-pixels // ROW)
+    if rows > 16 * threads:
+        return ROW
+    rows = max(1, round(pixels / ROW))
+    shared = -(-rows // threads) * threads
+    return -(-pixels // (shared if pixels >= shared * ROW // 2 else rows))
+
+
+def _balanced(least: int, rows: int, others: int, widths: np.ndarray, threads: int) -> int:
+    """Number of row chunks, at least ``least``, that shares the work evenly: items are ``others`` x chunks x tiles."""
     if threads == 1:
         return least
 
     def waste(chunks: int) -> float:
-        items = others * -(-rows // -(-rows // chunks))
-        return -(-items // threads) * threads / items * (1 + 0.002 * chunks)
+        height = -(-rows // chunks)
+        heights = [min(height, rows - first) for first in range(0, rows, height)]
+        done = np.cumsum(np.tile(np.outer(heights, widths).ravel(), others))
+        cuts = np.append(0, done)[len(done) * np.arange(threads + 1) // threads]
+        return np.diff(cuts).max() * threads / done[-1] * (1 + 0.01 * chunks)
 
     return min(range(least, min(rows, least + 4 * threads) + 1), key=waste, default=least)
 
