@@ -25,6 +25,10 @@ class InputError(SigconvError, ValueError):
     """A feed or argument has the wrong name, shape or dtype."""
 
 
+class DeviceError(SigconvError, RuntimeError):
+    """There is no usable CUDA device, or it failed: the message says what to install or change."""
+
+
 def unknown_names(kind: str, names: Iterable[str], known: Iterable[str]) -> InputError:
     """The error for names that no input (``kind='input'``) or output has."""
     asked, have = ", ".join(sorted(map(repr, names))), ", ".join(map(repr, known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from sigconv.errors import InputError, ModelError, unknown_names
 from sigconv.graph.ir import Graph, Value
 from sigconv.graph.passes import simplify
 from sigconv.planner.select import TOLERANCE
-from sigconv.programs import Compiled, Programs, program_of
+from sigconv.programs import Compiled, Programs, program_of, session_of
+from sigconv.runtime.kinds import device_of, is_device_array
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session, as_array, check_mapping
 
 if TYPE_CHECKING:
     from sigconv.export.check import Report
+    from sigconv.runtime.cuda import CudaSession
 
 
 def load(source: str | os.PathLike[str] | bytes | Any) -> Model:
@@ -59,6 +62,8 @@ class Model:
         self._threads = threads
         self._simple: Graph | None = None
         self._programs = Programs()
+        self._device: str | None = None  # None: where the feeds lie
+        self._fallback: str | None = None
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -76,8 +81,24 @@ class Model:
         results = tuple(self.run({v.name: x for v, x in zip(self.inputs, inputs, strict=True)}).values())
         return results[0] if len(results) == 1 else results
 
-    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        *,
+        device: str | None = None,
+        fallback: str | None = None,
+    ) -> dict[str, Any]:
         """Outputs by name (all, or those named in ``outputs``) for inputs by name.
+
+        Parameters
+        ----------
+        feeds : mapping of name to array
+            Arrays on a CUDA device (CuPy's, torch's, …) are used there, and the outputs are of their kind.
+        device : {'cpu', 'cuda'}, optional
+            Where to run; by default where the feeds lie. With NumPy arrays 'cuda' copies them once each way.
+        fallback : 'cpu', optional
+            Run nodes that have no CUDA kernel on the host.
 
         Raises
         ------
@@ -92,16 +113,24 @@ class Model:
         extra = [n for n in feeds if n not in {v.name for v in self.inputs}]
         if extra:
             raise unknown_names("input", extra, (v.name for v in self.inputs))
+        where = device_of(feeds.values(), device or self._device)
         arrays = {v.name: _array(v, feeds) for v in self.inputs}
-        results = self._get(tuple(arrays[v.name].shape for v in self.inputs)).run(arrays)
+        shapes = tuple(tuple(arrays[v.name].shape) for v in self.inputs)
+        results = self._get(shapes, where, fallback or self._fallback).run(arrays)
         return {name: results[name] for name in wanted}
 
-    def _get(self, shapes: tuple[tuple[int, ...], ...]) -> Compiled:
+    def _get(self, shapes: tuple[tuple[int, ...], ...], device: str, fallback: str | None) -> Compiled:
         named = {v.name: s for v, s in zip(self.inputs, shapes, strict=True)}
-        return self._programs.get(shapes, lambda: self._program(named, self._threads))
+        key = (shapes, device, fallback)
+        return self._programs.get(key, lambda: self._program(named, self._threads, None, device, fallback))
 
     def _program(
-        self, shapes: Mapping[str, tuple[int, ...]], threads: int | None, tolerance: float | None = None
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: int | None,
+        tolerance: float | None = None,
+        device: str = "cpu",
+        fallback: str | None = None,
     ) -> Program:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; 1 or more is accepted, None for what the process may use")
@@ -110,8 +139,12 @@ class Model:
         if self._simple is None:
             self._simple = simplify(self.graph)
         allowed = TOLERANCE if tolerance is None else tolerance
+        if fallback not in (None, "cpu"):
+            raise InputError(f"fallback is {fallback!r}; accepted are 'cpu' and None, an error where a kernel lacks")
         try:
-            return program_of(self._simple, shapes, threads or config.get("threads"), allowed)
+            return program_of(
+                self._simple, shapes, threads or config.get("threads"), allowed, device=device, fallback=fallback
+            )
         except MemoryError as e:
             raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
 
@@ -120,8 +153,10 @@ class Model:
         shapes: Mapping[str, Sequence[int]] | None = None,
         *,
         threads: int | None = None,
+        device: str = "cpu",
+        fallback: str | None = None,
         tolerance: float | None = None,
-    ) -> Session:
+    ) -> Session | CudaSession:
         """A session for fixed input shapes.
 
         Parameters
@@ -130,6 +165,11 @@ class Model:
             Inputs left out have the graph's own shape, which then must be fixed.
         threads : int, optional
             Most threads to use; by default what the process may use.
+        device : {'cpu', 'cuda'}
+            What runs it. On a CUDA device weights and values stay there, and a run is launches on one stream.
+        fallback : 'cpu', optional
+            Run nodes that have no CUDA kernel on the host, with a copy each way; without it they are an
+            UnsupportedError that lists them.
         tolerance : float, optional
             Most error beyond rounding that an algorithm may have, as a share of the output's scale; 1e-4 by default,
             which admits Winograd. 0 admits only algorithms that round as the plain sum does.
@@ -147,7 +187,10 @@ class Model:
                 )
             full[v.name] = tuple(int(d) for d in shape)  # type: ignore[arg-type]
             _check_shape(v, full[v.name])
-        return Session(self._program(full, self._threads if threads is None else threads, tolerance))
+        where = device_of((), device)
+        return session_of(
+            self._program(full, self._threads if threads is None else threads, tolerance, where, fallback)
+        )
 
     def values(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Every value of the graph as the engine computes it, nothing fused away."""
@@ -209,8 +252,10 @@ def _check_shape(value: Value, shape: tuple[int, ...]) -> None:
         raise InputError(f"input {value.name!r} has shape {shape}, the model takes {_show(own)}")
 
 
-def _array(value: Value, feeds: Mapping[str, Any]) -> np.ndarray:
-    """A feed as an array of the right rank, sizes and dtype."""
+def _array(value: Value, feeds: Mapping[str, Any]) -> Any:
+    """A feed as an array of the right rank, sizes and dtype; the session checks what lies on a device."""
+    if is_device_array(feeds.get(value.name)):
+        return feeds[value.name]
     array = as_array(value.name, feeds.get(value.name), value.dtype, _show(value.shape))
     _check_shape(value, array.shape)
     return array
@@ -226,6 +271,24 @@ class SessionOptions:
         self.execution_mode: Any = None
         self.log_severity_level = 2
         self.enable_profiling = False
+
+
+PROVIDERS = {"CUDAExecutionProvider": "cuda", "CPUExecutionProvider": "cpu"}
+"""Our devices by onnxruntime's names."""
+
+
+def _usable_providers(names: list[str]) -> list[str]:
+    """The providers, without a GPU that is not there if the CPU is named after it; otherwise that is a DeviceError."""
+    if names[0] != "CUDAExecutionProvider":
+        return ["CPUExecutionProvider"]
+    from sigconv.runtime import device
+
+    why = device.problem()
+    if why is not None and "CPUExecutionProvider" in names:
+        warnings.warn(f"CUDAExecutionProvider is left out: {why}", RuntimeWarning, stacklevel=3)
+        return ["CPUExecutionProvider"]
+    device.require()
+    return names
 
 
 _ONNX_NAMES = {"float32": "float", "float64": "double"}
@@ -253,7 +316,8 @@ class InferenceSession:
     sess_options : SessionOptions (sigconv's or onnxruntime's), optional
         ``intra_op_num_threads`` is honoured.
     providers : sequence of str or (str, dict), optional
-        Must name ``'CPUExecutionProvider'`` if given.
+        ``'CUDAExecutionProvider'`` first runs on the GPU; with ``'CPUExecutionProvider'`` after it, nodes without a
+        CUDA kernel run on the host, and where there is no GPU everything does, with a warning. By default the CPU.
     """
 
     def __init__(
@@ -265,9 +329,13 @@ class InferenceSession:
         **_: Any,
     ) -> None:
         names = [p if isinstance(p, str) else p[0] for p in providers or ["CPUExecutionProvider"]]
-        if "CPUExecutionProvider" not in names:
-            raise InputError(f"none of the providers {names} is available (available: CPUExecutionProvider)")
+        known = [n for n in names if n in PROVIDERS]
+        if not known:
+            raise InputError(f"none of the providers {names} is available (available: {', '.join(PROVIDERS)})")
+        self._providers = _usable_providers(known)
         self._model = load(path_or_bytes)
+        self._model._device = PROVIDERS[self._providers[0]]
+        self._model._fallback = "cpu" if "CPUExecutionProvider" in self._providers else None
         self._model._threads = int(getattr(sess_options, "intra_op_num_threads", 0) or 0) or None
 
     def run(
@@ -285,4 +353,4 @@ class InferenceSession:
         return [NodeArg(v) for v in self._model.outputs]
 
     def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
+        return self._providers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from sigconv.runtime.locks import lock
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session
 
+if TYPE_CHECKING:
+    from sigconv.runtime.cuda import CudaSession
+
 PROGRAMS_KEPT = 8
 """Input shapes whose programs are remembered; the least recently used one is dropped."""
 
@@ -22,18 +25,27 @@ SESSIONS_KEPT = 4
 """Idle sessions a program keeps for callers that run side by side."""
 
 
+def session_of(program: Program) -> Session | CudaSession:
+    """What runs a program on its device."""
+    if program.device == "cpu":
+        return Session(program)
+    from sigconv.runtime.cuda import CudaSession
+
+    return CudaSession(program)
+
+
 class Compiled:
     """A program and the idle sessions that run it."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._idle: list[Session] = []
+        self._idle: list[Session | CudaSession] = []
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         try:
             session = self._idle.pop()
         except IndexError:
-            session = Session(self.program)
+            session = session_of(self.program)
         try:
             return session.run(feeds)
         finally:
@@ -89,10 +101,22 @@ class CompiledBody(Body):
         return program_of(self.graph.replace(inputs=inputs), {}, self._threads, self._tolerance)
 
 
-def program_of(graph: Graph, shapes: Mapping[str, Any], threads: int, tolerance: float) -> Program:
-    """The graph's program, whose sub-graphs run as programs too."""
+def program_of(
+    graph: Graph,
+    shapes: Mapping[str, Any],
+    threads: int,
+    tolerance: float,
+    *,
+    device: str = "cpu",
+    fallback: str | None = None,
+) -> Program:
+    """The graph's program, whose sub-graphs run as programs too: those of a device's program on the host."""
 
     def body(inner: Graph) -> Body:
         return CompiledBody(inner, threads, tolerance)
 
+    if device == "cuda":
+        from sigconv.planner.lower.cuda import compile_cuda
+
+        return compile_cuda(graph, shapes, tolerance=tolerance, fallback=fallback, body=body)
     return compile_graph(graph, shapes, threads, tolerance=tolerance, body=body)

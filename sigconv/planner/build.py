@@ -17,7 +17,7 @@ from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.memory import ALIGN, assign
-from sigconv.runtime.program import HostStep, Place, Program, Ref, Row, Space, Step
+from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Row, Space, Step
 
 COPY_GRAIN = 64 * 1024
 """Bytes worth a thread of their own in a copy."""
@@ -93,6 +93,8 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
 class Builder:
     """Steps, constants and placed values of the Program being made from ``graph`` (static shapes)."""
 
+    device = "cpu"
+
     def __init__(
         self,
         graph: Graph,
@@ -104,7 +106,7 @@ class Builder:
         self.values: dict[str, Value] = dict(graph.values)
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []
-        self._steps: list[tuple[Kernel, np.ndarray, dict[int, Address], int, int, bool] | _Host] = []
+        self._steps: list[Any] = []  # of `emit` and `host`, frozen at the end
         self._constants: list[np.ndarray] = []
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
@@ -445,33 +447,7 @@ class Builder:
         live = [b for b in self._arena if b.first >= 0]
         total = assign(live)
 
-        def ref(address: Address) -> Ref:
-            b = address.buffer
-            return Ref(b.space, (b.offset if b.space == "arena" else 0) + address.offset, b.index)
-
-        def place(name: str, tensor: Tensor | None) -> Place | None:
-            if not name:
-                return None
-            if tensor is None:
-                dtype = self.values[name].dtype if name in self.values else None
-                return Place(name, dtype, None, None)
-            return Place(name, tensor.dtype, tensor.shape, ref(tensor.address))
-
-        steps: list[Step | HostStep] = []
-        for entry in self._steps:
-            if isinstance(entry, _Host):
-                steps.append(
-                    HostStep(
-                        entry.function,
-                        tuple(place(*i) for i in entry.inputs),
-                        tuple(place(*o) for o in entry.outputs),
-                        entry.node,
-                    )
-                )
-            else:
-                kernel, record, addresses, node, width, fence = entry
-                record.flags.writeable = False
-                steps.append(Step(kernel, record, {at: ref(a) for at, a in addresses.items()}, node, width, fence))
+        steps = tuple(map(self._frozen, self._steps))
         inputs = tuple(
             Place(v.name, self.dtype(v.name), self.shape(v.name), Ref("input", 0, i))
             for i, v in enumerate(self.graph.inputs)
@@ -483,7 +459,7 @@ class Builder:
             for i, v in enumerate(self.graph.outputs)
         )
         return Program(
-            steps=tuple(steps),
+            steps=steps,
             constants=tuple(self._constants),
             inputs=inputs,
             outputs=outputs,
@@ -491,7 +467,30 @@ class Builder:
             workspace_nbytes=-(-self._workspace.nbytes // ALIGN) * ALIGN,
             threads=self.threads,
             rows=tuple(self.rows),
+            device=self.device,
         )
+
+    def _frozen(self, entry: Any) -> Step | HostStep | Launch:
+        """A step with addresses resolved, once every buffer has its place."""
+        if isinstance(entry, _Host):
+            inputs, outputs = (tuple(self._put(*p) for p in places) for places in (entry.inputs, entry.outputs))
+            return HostStep(entry.function, inputs, outputs, entry.node)
+        kernel, record, addresses, node, width, fence = entry
+        record.flags.writeable = False
+        return Step(kernel, record, {at: self._ref(a) for at, a in addresses.items()}, node, width, fence)
+
+    @staticmethod
+    def _ref(address: Address) -> Ref:
+        b = address.buffer
+        return Ref(b.space, (b.offset if b.space == "arena" else 0) + address.offset, b.index)
+
+    def _put(self, name: str, tensor: Tensor | None) -> Place | None:
+        if not name:
+            return None
+        if tensor is None:
+            dtype = self.values[name].dtype if name in self.values else None
+            return Place(name, dtype, None, None)
+        return Place(name, tensor.dtype, tensor.shape, self._ref(tensor.address))
 
 
 @dataclass(frozen=True, slots=True)

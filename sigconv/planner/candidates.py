@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sigconv.graph.ir import Graph
 from sigconv.planner.build import Builder
 from sigconv.planner.fuse import Unit
 
@@ -36,12 +37,26 @@ class Candidate:
     error: float = 0.0
 
 
-REGISTRY: dict[str, list[Candidate]] = {}
-"""Candidates by op, in order of registration."""
+Registry = dict[str, list[Candidate]]
+
+REGISTRY: Registry = {}
+"""Candidates of the CPU by op, in order of registration."""
+
+CUDA: Registry = {}
+"""Those of CUDA devices; `sigconv.planner.lower.cuda` fills it when it is imported."""
 
 
-def attach(candidate: Candidate) -> Candidate:
+def attach(candidate: Candidate, registry: Registry = REGISTRY) -> Candidate:
     """Add a candidate to every op it serves."""
     for op in candidate.ops:
-        REGISTRY.setdefault(op, []).append(candidate)
+        registry.setdefault(op, []).append(candidate)
     return candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A kind of device that programs are made for: its candidates and its Builder of (graph, units, threads)."""
+
+    name: str
+    registry: Registry
+    builder: Callable[[Graph, Sequence[Unit], int], Builder]

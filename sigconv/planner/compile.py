@@ -12,6 +12,7 @@ from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
 from sigconv.graph.passes import inline_if, simplify
 from sigconv.planner.build import Builder
+from sigconv.planner.candidates import REGISTRY, Machine
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
 from sigconv.planner.memory import check_sizes
@@ -19,6 +20,8 @@ from sigconv.planner.precision import widen
 from sigconv.planner.rewrite import rewrite
 from sigconv.planner.select import TOLERANCE, select
 from sigconv.runtime.program import Program, Row
+
+CPU = Machine("cpu", REGISTRY, lambda graph, units, threads: Builder(graph, threads, _margins(units, graph)))
 
 
 def compile_graph(
@@ -29,6 +32,7 @@ def compile_graph(
     only: Collection[str] = (),
     tolerance: float = TOLERANCE,
     body: Callable[[Graph], Body] = Body,
+    machine: Machine = CPU,
 ) -> Program:
     """The Program of ``graph`` with every input bound to a shape.
 
@@ -42,11 +46,12 @@ def compile_graph(
     """
     static = rewrite(_settled(widen(_frozen(graph)), shapes))
     units = fuse(static)
-    builder = Builder(static, threads, _margins(units, static), body)
+    builder = machine.builder(static, units, threads)
+    builder.body = body
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
         try:
-            choice = select(unit, builder, only, tolerance)
+            choice = select(unit, builder, only, tolerance, machine.registry)
             choice.candidate.lower(unit, builder)
         except (OverflowError, MemoryError) as e:
             raise ModelError(f"{unit.members[0].label} is too large to run: {e}") from e

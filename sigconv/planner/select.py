@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sigconv.planner import lower
 from sigconv.planner.build import Builder
-from sigconv.planner.candidates import REGISTRY, Candidate, Cost
+from sigconv.planner.candidates import REGISTRY, Candidate, Cost, Registry
 from sigconv.planner.fuse import Unit
 
 
@@ -25,15 +25,21 @@ TOLERANCE = 1e-4
 """What results may differ from exact ones beyond rounding, as a share of the output's scale, unless a caller says."""
 
 
-def select(unit: Unit, builder: Builder, only: Collection[str] = (), tolerance: float = TOLERANCE) -> Choice:
-    """The legal candidate predicted to be fastest, native ones before NumPy.
+def select(
+    unit: Unit,
+    builder: Builder,
+    only: Collection[str] = (),
+    tolerance: float = TOLERANCE,
+    registry: Registry = REGISTRY,
+) -> Choice:
+    """The legal candidate of the registry predicted to be fastest, native ones before NumPy.
 
     If ``only`` names candidates, one of them wherever one is legal. Candidates whose error is over
     ``tolerance`` are not.
     """
     rejected: list[tuple[str, str]] = []
     ranked: list[tuple[float, int, Candidate, Cost]] = []
-    for order, candidate in enumerate((*REGISTRY.get(unit.op, ()), lower.HOST)):
+    for order, candidate in enumerate((*registry.get(unit.op, ()), lower.HOST)):
         reason = candidate.legal(unit, builder)
         if reason is None and candidate.error > tolerance:
             reason = f"its error of {candidate.error:g} is over the tolerance of {tolerance:g}"

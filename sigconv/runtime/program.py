@@ -47,6 +47,26 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """A flat array of ``count`` elements that a CUDA kernel reads or writes; ``ref`` None: any, it is not read."""
+
+    ref: Ref | None
+    dtype: np.dtype[Any]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One CUDA kernel launch. ``kernel``: a `sigconv.kernels.cuda.jit.Kernel`; ``params``: its record."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    params: Any
+    operands: tuple[Operand, ...]
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A plain tensor in program memory (or, for ``ref`` None, an array the session keeps: data-dependent shape)."""
 
@@ -85,9 +105,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Everything `Session` needs to run a graph at fixed shapes."""
+    """Everything a session needs to run a graph at fixed shapes on ``device``: 'cpu' (Steps) or 'cuda' (Launches)."""
 
-    steps: tuple[Step | HostStep, ...]
+    steps: tuple[Step | HostStep | Launch, ...]
     constants: tuple[np.ndarray, ...]
     inputs: tuple[Place, ...]
     outputs: tuple[Place, ...]
@@ -95,3 +115,4 @@ class Program:
     workspace_nbytes: int
     threads: int
     rows: tuple[Row, ...] = field(default=())
+    device: str = "cpu"

@@ -12,7 +12,7 @@ import numpy as np
 from sigconv.errors import InputError, ModelError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
 from sigconv.runtime.locks import lock
-from sigconv.runtime.program import HostStep, Place, Program, Ref, Step
+from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
 
@@ -124,7 +124,7 @@ class Session:
         entry["kernel"], entry["args"] = step.kernel.address, self._records.ctypes.data + at
         entry["width"], entry["fence"] = step.width, step.fence
 
-    def _cut(self, steps: Sequence[Step | HostStep]) -> None:
+    def _cut(self, steps: Sequence[Step | HostStep | Launch]) -> None:
         """Native segments and the host steps between them."""
         start = end = 0
         rows: list[int] = []
@@ -137,7 +137,7 @@ class Session:
                 self._segments.append(Prepared(self._steps[start:end]))
                 self._segment_rows.append(rows)
                 start, rows = end, []
-            if step is not None:
+            if isinstance(step, HostStep):
                 self._segments.append(step)
                 self._segment_rows.append([step.node])
 

@@ -306,7 +306,7 @@ _move("gather", ("Gather",), _gather, _gather_legal)
 
 
 # --- resize ----------------------------------------------------------------------------------------------------------
-def _resize_taps(unit: Unit, b: Builder) -> list[Taps | None]:
+def axis_taps(unit: Unit, b: Builder) -> list[Taps | None]:
     """(indices, weights) of every axis that is sampled anew."""
     a = _attrs(unit)
     shape = b.shape(unit.node.inputs[0])
@@ -339,12 +339,12 @@ def _resize_legal(unit: Unit, b: Builder) -> str | None:
         return None if rank <= 5 else "more than 6 axes"
     if b.dtype(unit.output) not in (np.float32, np.float64):
         return f"dtype {b.dtype(unit.output)}"
-    moved = [i for i, t in enumerate(_resize_taps(unit, b)) if t is not None]
+    moved = [i for i, t in enumerate(axis_taps(unit, b)) if t is not None]
     return None if 3 <= rank <= 5 and all(i >= 2 for i in moved) else "other axes than spatial ones"
 
 
 def _resize(unit: Unit, b: Builder) -> None:
-    taps = _resize_taps(unit, b)
+    taps = axis_taps(unit, b)
     x = (
         spatial_input(b, unit.node.inputs[0])
         if len(b.shape(unit.output)) >= 3 and taps[0] is None and taps[1] is None

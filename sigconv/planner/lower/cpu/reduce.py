@@ -43,7 +43,7 @@ def first_float(unit: Unit, b: Builder) -> str | None:
 
 
 # --- pools -----------------------------------------------------------------------------------------------------------
-def _pool_window(unit: Unit, b: Builder) -> Window:
+def pool_window(unit: Unit, b: Builder) -> Window:
     a = unit.node.attrs
     return Window.of(
         b.shape(unit.node.inputs[0])[2:], a["kernel_shape"], strides=a.get("strides"), pads=a.get("pads"),
@@ -72,7 +72,7 @@ def spatial_input(b: Builder, name: str) -> Tensor:
 def _lower_pool(unit: Unit, b: Builder) -> None:
     x = spatial_input(b, unit.node.inputs[0])
     y = b.new(unit.output, x.block)
-    window = three(_pool_window(unit, b).axes)
+    window = three(pool_window(unit, b).axes)
     average = unit.node.op == "AveragePool"
     include = bool(unit.node.attrs.get("count_include_pad", 0))
     xs, ys = spatial_strides(x), spatial_strides(y)
@@ -111,7 +111,7 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
-def _reduced_axes(unit: Unit, b: Builder) -> tuple[int, ...] | None:
+def reduced_axes(unit: Unit, b: Builder) -> tuple[int, ...] | None:
     """The axes reduced over (None: known at run time only)."""
     node, rank = unit.node, len(b.shape(unit.node.inputs[0]))
     if node.op.startswith("Global"):
@@ -141,9 +141,9 @@ def _segments(
     return merged
 
 
-def _plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int]) -> dict[str, Any] | None:
+def plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int]) -> dict[str, Any] | None:
     """The kernel's fields, or None if the axes do not fit."""
-    axes = _reduced_axes(unit, b)
+    axes = reduced_axes(unit, b)
     assert axes is not None
     sizes, strides = x.physical()
     flags = [i in axes for i in range(len(x.shape))] + [False] * (len(sizes) - len(x.shape))
@@ -163,7 +163,7 @@ def _plan_reduction(unit: Unit, b: Builder, x: Tensor, out_strides: Sequence[int
     )  # fmt: skip
 
 
-def _kept_strides(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+def kept_strides(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
     """Strides of the plain output along the input's axes (0 where reduced)."""
     sizes = [1 if i in axes else d for i, d in enumerate(shape)]
     return tuple(0 if i in axes else s for i, s in enumerate(c_strides(sizes)))
@@ -173,19 +173,19 @@ def _legal_reduce(unit: Unit, b: Builder) -> str | None:
     reason = first_float(unit, b)
     if reason:
         return reason
-    axes = _reduced_axes(unit, b)
+    axes = reduced_axes(unit, b)
     if axes is None:
         return "axes are known at run time only"
     if not axes:
         return "nothing to reduce"
     shape = b.shape(unit.node.inputs[0])
     probe = Tensor(Buffer("arena", 0), 0, b.dtype(unit.node.inputs[0]), shape, c_strides(shape))
-    return None if _plan_reduction(unit, b, probe, _kept_strides(shape, axes)) else "too many separate axes"
+    return None if plan_reduction(unit, b, probe, kept_strides(shape, axes)) else "too many separate axes"
 
 
 def _lower_reduce(unit: Unit, b: Builder) -> None:
     name = unit.node.inputs[0]
-    axes = _reduced_axes(unit, b)
+    axes = reduced_axes(unit, b)
     assert axes is not None
     shape = b.shape(name)
     blocked = [t for t in b.tensors(name) if t.block > 1]
@@ -193,11 +193,11 @@ def _lower_reduce(unit: Unit, b: Builder) -> None:
     if blocked and axes == tuple(range(2, len(shape))) and len(b.shape(unit.output)) == len(shape):
         x = blocked[0]
         y = b.new(unit.output, x.block)
-        plan = _plan_reduction(unit, b, x, (*(0 if i in axes else s for i, s in enumerate(y.strides)), 1))
+        plan = plan_reduction(unit, b, x, (*(0 if i in axes else s for i, s in enumerate(y.strides)), 1))
     if plan is None:
         x = b.plain(name)
         y = b.new(unit.output, 1, (0, 0))
-        plan = _plan_reduction(unit, b, x, _kept_strides(shape, axes))
+        plan = plan_reduction(unit, b, x, kept_strides(shape, axes))
     assert plan is not None
     kernel = getattr(reduce, f"reduce_{REDUCTIONS[unit.node.op]}_{'f32' if x.dtype == np.float32 else 'f64'}")
     b.emit(kernel, width=width(b, b.nbytes(name)), src=x.address, dst=y.address, **plan)

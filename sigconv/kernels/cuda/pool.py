@@ -1,0 +1,64 @@
+"""Max and average pooling over up to three dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import cuda
+
+from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
+
+PARAMS = record(
+    "Pool",
+    "out_d out_h out_w in_d in_h in_w kernel_d kernel_h kernel_w stride_d stride_h stride_w "
+    "dilation_d dilation_h dilation_w before_d before_h before_w",
+)
+"""Planes of x and y are dense. Grid: (planes, outputs of a plane in blocks).
+
+An average divides by the product of the counts of its three positions, which lie in one table: out_d, out_h, out_w.
+A window without inputs has the maximum -inf and the average 0. NaN in a window gives NaN.
+"""
+
+
+def make(average: bool, real: type) -> Kernel:
+    """``max_pool_f32`` and its kin."""
+    start = real(0) if average else real(-np.inf)
+    one = real(1)
+
+    def pool(p, counts, x, y):
+        plane = cuda.blockIdx.x
+        source = plane * p.in_d * p.in_h * p.in_w
+        outputs = p.out_d * p.out_h * p.out_w
+        for o in range(cuda.blockIdx.y * BLOCK + cuda.threadIdx.x, outputs, cuda.gridDim.y * BLOCK):
+            rest = quotient(o, p.out_w)
+            od = quotient(rest, p.out_h)
+            oh, ow = rest - od * p.out_h, o - rest * p.out_w
+            v = start
+            for kd in range(p.kernel_d):
+                d = od * p.stride_d - p.before_d + kd * p.dilation_d
+                for kh in range(p.kernel_h):
+                    h = oh * p.stride_h - p.before_h + kh * p.dilation_h
+                    row = source + (d * p.in_h + h) * p.in_w
+                    if 0 <= d < p.in_d and 0 <= h < p.in_h:
+                        for kw in range(p.kernel_w):
+                            i = ow * p.stride_w - p.before_w + kw * p.dilation_w
+                            if 0 <= i < p.in_w:
+                                u = x[row + i]
+                                if average:
+                                    v += u
+                                elif u > v or u != u:
+                                    v = u
+            if average:
+                v /= max(one, real(counts[od] * counts[p.out_d + oh] * counts[p.out_d + p.out_h + ow]))
+            y[plane * outputs + o] = v
+
+    pool.__name__ = f"{'average' if average else 'max'}_pool_{suffix(real)}"
+    return kernel(PARAMS, "int32 real real", BLOCK, real=real)(pool)
+
+
+POOLS = {
+    (np.dtype(real).name, average): make(average, real)
+    for real in (np.float32, np.float64)
+    for average in (False, True)
+}
+"""By (dtype, whether it averages)."""

@@ -1,0 +1,74 @@
+"""What the CUDA lowerings share: legality of types and sizes, and a roofline for predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from sigconv.planner.build import Builder
+from sigconv.planner.candidates import CUDA, Candidate, Cost, attach
+from sigconv.planner.device import DeviceBuilder
+from sigconv.planner.fuse import Unit
+from sigconv.planner.lower.cpu.direct import known
+
+MULTIPROCESSORS = 132
+PEAK = 5.0e13
+"""float32 operations per second that predictions assume (an H200's, without tensor cores)."""
+BANDWIDTH = 3.5e12
+LAUNCH = 3e-6
+"""Bytes per second, and seconds that a launch takes at least; only ratios between candidates matter."""
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+MOST_ELEMENTS = 2**31 - 1
+"""Offsets are 32 bits wide."""
+
+
+def legal(unit: Unit, b: Builder) -> str | None:
+    """Why sizes rule out every CUDA kernel."""
+    reason = known(unit, b)
+    if reason:
+        return reason
+    if any(math.prod(b.shape(n)) > MOST_ELEMENTS for n in (*unit.inputs, *unit.outputs) if n):
+        return "a tensor of 2^31 elements or more"
+    return None
+
+
+def floats(unit: Unit, b: Builder) -> str | None:
+    """Why the operands are not of one float type, or sizes do not fit."""
+    reason = legal(unit, b)
+    if reason:
+        return reason
+    kinds = {b.dtype(n) for n in unit.inputs if b.dtype(n).kind not in "iub"} | {b.dtype(unit.output)}
+    return None if len(kinds) == 1 and kinds <= set(FLOATS) else f"dtype {', '.join(sorted(map(str, kinds)))}"
+
+
+def streaming(unit: Unit, b: Builder, work: float = 1.0) -> Cost:
+    """A unit that reads and writes everything once, ``work`` operations an element."""
+    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, *unit.outputs) if n))
+    flops = work * math.prod(b.shape(unit.output))
+    return Cost(flops, nbytes, LAUNCH + max(nbytes / BANDWIDTH, flops / PEAK))
+
+
+def add(
+    name: str,
+    ops: tuple[str, ...],
+    lower: Callable[[Unit, DeviceBuilder], None],
+    legal: Callable[[Unit, Builder], str | None],
+    cost: Callable[[Unit, Builder], Cost] = streaming,
+    accuracy: str = "direct",
+) -> None:
+    """Attach a candidate to CUDA devices."""
+    attach(Candidate(name, ops, legal, cost, lower, accuracy), CUDA)  # type: ignore[arg-type]
+
+
+def triple(values: tuple[int, ...], missing: int = 1) -> tuple[int, int, int]:
+    """Spatial sizes as (d, h, w)."""
+    d, h, w = (*[missing] * (3 - len(values)), *values)
+    return d, h, w
+
+
+def by_axis(prefix: str, values: tuple[int, int, int]) -> dict[str, int]:
+    """Record fields ``prefix_d``, ``prefix_h``, ``prefix_w``."""
+    return {f"{prefix}_{dim}": value for dim, value in zip("dhw", values, strict=True)}

@@ -1,0 +1,110 @@
+"""The CUDA half on a machine without a GPU: its simulator suite, its kernels' assembly, and a CPU half without it.
+
+A process either simulates or does not, so the suite under tests/cuda runs in one of its own while the tests here run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cases.oracle import SEED
+from tests.sources import ROOT
+
+CAPABILITIES = ((8, 0), (9, 0))
+"""Ampere's A100 and Hopper's H100 and H200."""
+
+MOST_REGISTERS = 255
+"""A thread's; the compiler would spill what does not fit."""
+
+
+@pytest.fixture(scope="module")
+def suite() -> Iterator[subprocess.Popen[str]]:
+    """The simulator suite, running."""
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "SIGCONV_TEST_SEED": str(SEED)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "tests/cuda"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    yield process
+    process.kill()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sigconv, sigconv.cli, sigconv.model, sigconv.nn, sigconv.signal.api",
+        "import numpy, sigconv; sigconv.convolve([1., 2.], [3.]); sigconv.nn.relu(numpy.ones(3, 'f4'))",
+        "import sigconv; from sigconv import demo; sigconv.load(demo.MODEL).compile({'image': (1, 1, 32, 32)})",
+    ],
+)
+def test_the_cpu_half_imports_nothing_of_cuda(statement: str, suite: subprocess.Popen[str]):
+    code = (
+        f"{statement}\nimport sys\n"
+        "print([m for m in sys.modules if m.startswith(('numba.cuda.cudadrv', 'numba_cuda', 'cuda.', 'cupy', 'torch'))"
+        " or (m.startswith('sigconv') and 'cuda' in m)])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (out.stdout.strip(), out.stderr) == ("[]", "")
+
+
+def _kernels() -> list[str]:
+    import sigconv.planner.lower.cuda  # noqa: F401  imports every kernel
+    from sigconv.kernels.cuda.jit import KERNELS
+
+    return sorted(KERNELS)
+
+
+def _ptxas() -> str | None:
+    """The assembler: of NVIDIA's package, which is as new as the compiler, else on the path."""
+    homes = [Path(p) / "nvidia" for p in sys.path if p.endswith("site-packages")]
+    return next((str(p) for home in homes for p in home.glob("**/bin/ptxas")), None) or shutil.which("ptxas")
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda c: f"sm_{c[0]}{c[1]}")
+@pytest.mark.parametrize("name", _kernels())
+def test_kernels_compile(name: str, capability: tuple[int, int], tmp_path: Path, suite: subprocess.Popen[str]):
+    """To PTX, and to machine code where ptxas is installed: within the register file, hot kernels without the stack."""
+    pytest.importorskip("cuda.bindings", reason="the CUDA compiler is not installed: pip install -e '.[ptx]'")
+    pytest.importorskip("nvidia", reason="the CUDA compiler is not installed: pip install -e '.[ptx]'")
+    from sigconv.kernels.cuda.jit import KERNELS
+    from sigconv.kernels.cuda.limits import MAX_SHARED
+
+    kernel = KERNELS[name]
+    ptx = kernel.ptx(capability)
+    assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    if kernel.hot:
+        assert ".local" not in ptx, "a hot kernel indexes its registers"
+    ptxas = _ptxas()
+    if ptxas is None:
+        pytest.skip("compiled to PTX; ptxas, which assembles it, is not installed: pip install -e '.[ptx]'")
+    source = tmp_path / "kernel.ptx"
+    source.write_text(ptx)
+    arch = f"-arch=sm_{capability[0]}{capability[1]}"
+    done = subprocess.run([ptxas, "-v", arch, source, "-o", tmp_path / "kernel.cubin"], capture_output=True, text=True)
+    if "Unsupported .version" in done.stderr:
+        pytest.skip(f"compiled to PTX; this ptxas is older than the compiler: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    report = done.stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", report)]
+    shared = [int(n) for n in re.findall(r"(\d+) bytes smem", report)]
+    assert max(registers) <= MOST_REGISTERS
+    assert max(registers) * kernel.threads <= 65536, "a block does not fit a multiprocessor's registers"
+    assert max(shared, default=0) <= MAX_SHARED
+    assert all(stores == loads == "0" for _, stores, loads in spills), report
+    if kernel.hot:
+        assert all(frame == "0" for frame, _, _ in spills), report
+
+
+def test_the_simulator_suite_passes(suite: subprocess.Popen[str]):
+    out, _ = suite.communicate(timeout=900)
+    assert suite.returncode == 0, out[-20000:]
+    assert re.search(r"\d{3,} passed", out), out[-2000:]
