@@ -100,6 +100,12 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
 
 def body_facts(graph: Graph, given: Sequence[Fact | None], *, limit: int = SHAPE_ARITHMETIC) -> list[Fact]:
     """The facts of a sub-graph's outputs for those of its inputs; what is declared where less is known."""
+    facts = facts_inside(graph, given, limit=limit)
+    return [_completed(facts[v.name], v) for v in graph.outputs]
+
+
+def facts_inside(graph: Graph, given: Sequence[Fact | None], *, limit: int = SHAPE_ARITHMETIC) -> dict[str, Fact]:
+    """The facts of all values of a sub-graph for those of its inputs (None: what is declared)."""
     check_count(graph, len(given))
     facts = input_facts(graph)
     for value, known in zip(graph.inputs, given, strict=True):
@@ -109,7 +115,7 @@ def body_facts(graph: Graph, given: Sequence[Fact | None], *, limit: int = SHAPE
         facts[value.name] = Fact(known.dtype or declared.dtype, shape, known.value)
     for node in graph.nodes:
         facts.update(node_facts(node, facts, limit))
-    return [_completed(facts[v.name], v) for v in graph.outputs]
+    return facts
 
 
 def _completed(fact: Fact, declared: Value) -> Fact:
