@@ -143,7 +143,13 @@ class Model:
             raise InputError(f"fallback is {fallback!r}; accepted are 'cpu' and None, an error where a kernel lacks")
         try:
             return program_of(
-                self._simple, shapes, threads or config.get("threads"), allowed, device=device, fallback=fallback
+                self._simple,
+                shapes,
+                threads or config.get("threads"),
+                allowed,
+                device=device,
+                fallback=fallback,
+                pool=self._programs.pool,
             )
         except MemoryError as e:
             raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e

@@ -11,6 +11,7 @@ import numpy as np
 from sigconv.graph.evaluate import Body, check_count
 from sigconv.graph.ir import Graph, Value
 from sigconv.planner.compile import compile_graph
+from sigconv.planner.pool import Pool
 from sigconv.runtime.locks import lock
 from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PROGRAMS_KEPT = 8
 """Input shapes whose programs are remembered; the least recently used one is dropped."""
+
+PROGRAMS_NBYTES = 1 << 30
+"""Bytes that they may take beside the weights, which they share; the one in use is kept in any case."""
 
 SESSIONS_KEPT = 4
 """Idle sessions a program keeps for callers that run side by side."""
@@ -41,6 +45,11 @@ class Compiled:
         self.program = program
         self._idle: list[Session | CudaSession] = []
 
+    @property
+    def nbytes(self) -> int:
+        """What the idle sessions take."""
+        return (self.program.arena_nbytes + self.program.workspace_nbytes) * max(len(self._idle), 1)
+
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         try:
             session = self._idle.pop()
@@ -54,9 +63,10 @@ class Compiled:
 
 
 class Programs:
-    """At most `PROGRAMS_KEPT` programs by key."""
+    """At most `PROGRAMS_KEPT` programs by key, of at most `PROGRAMS_NBYTES`; what they share is in the ``pool``."""
 
     def __init__(self) -> None:
+        self.pool = Pool()
         self._lock = lock()
         self._kept: OrderedDict[Hashable, Compiled] = OrderedDict()
 
@@ -72,10 +82,14 @@ class Programs:
             compiled = self._kept.get(key)
             if compiled is None:
                 compiled = self._kept[key] = Compiled(make())
-                while len(self._kept) > PROGRAMS_KEPT:
+                while len(self._kept) > PROGRAMS_KEPT or (len(self._kept) > 1 and self._nbytes > PROGRAMS_NBYTES):
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return compiled
+
+    @property
+    def _nbytes(self) -> int:
+        return sum(compiled.nbytes for compiled in self._kept.values())
 
 
 class CompiledBody(Body):
@@ -98,7 +112,9 @@ class CompiledBody(Body):
 
     def _program(self, arrays: tuple[np.ndarray, ...]) -> Program:
         inputs = tuple(Value(v.name, x.dtype, x.shape) for v, x in zip(self.graph.inputs, arrays, strict=True))
-        return program_of(self.graph.replace(inputs=inputs), {}, self._threads, self._tolerance)
+        return program_of(
+            self.graph.replace(inputs=inputs), {}, self._threads, self._tolerance, pool=self._programs.pool
+        )
 
 
 def program_of(
@@ -109,6 +125,7 @@ def program_of(
     *,
     device: str = "cpu",
     fallback: str | None = None,
+    pool: Pool | None = None,
 ) -> Program:
     """The graph's program, whose sub-graphs run as programs too: those of a device's program on the host."""
 
@@ -119,4 +136,4 @@ def program_of(
         from sigconv.planner.lower.cuda import compile_cuda
 
         return compile_cuda(graph, shapes, tolerance=tolerance, fallback=fallback, body=body)
-    return compile_graph(graph, shapes, threads, tolerance=tolerance, body=body)
+    return compile_graph(graph, shapes, threads, tolerance=tolerance, body=body, pool=pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -276,3 +277,30 @@ def python(program: str) -> str:
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
+
+
+def test_programs_share_their_weights_and_leave_nothing_behind():
+    model = sc.models.unet(base=16, levels=2)
+    sessions = [model.compile({"x": (n, 3, 48, 48)}, threads=1) for n in (1, 2)]
+    large = [{id(c) for c in s.program.constants if c.nbytes > 10_000} for s in sessions]
+    assert len(large[0] & large[1]) > len(large[0]) / 2
+    kept = model._programs.pool._kept
+    assert len(kept) > 5
+    feeds = {"x": np.ones((2, 3, 48, 48), np.float32)}
+    want = sc.Model(model.graph, threads=1).run(feeds)
+    np.testing.assert_array_equal(sessions[1].run(feeds)["head"], want["head"])
+    del sessions
+    gc.collect()
+    graph = {id(c) for c in (*model.graph.constants.values(), *model._simple.constants.values())}
+    assert all(id(c) in graph for c in kept.values())
+
+
+def test_programs_are_kept_within_a_size(monkeypatch):
+    model = sc.load(networks.cnn())
+    for n in range(1, 5):
+        model.run({"x": np.zeros((n, 3, 12, 12), np.float32)})
+    kept = model._programs._kept
+    assert len(kept) == 4
+    monkeypatch.setattr(programs, "PROGRAMS_NBYTES", next(reversed(kept.values())).nbytes)
+    model.run({"x": np.zeros((5, 3, 12, 12), np.float32)})
+    assert [key[0] for key in kept] == [((5, 3, 12, 12),)]

@@ -40,11 +40,15 @@ def infer(
 
     ``shapes`` replaces the declared shapes of inputs. Values are computed where all inputs are known and the inputs and
     outputs of the node take at most ``limit`` bytes each. ModelError, with the node's label, where a node can never be
-    legal.
+    legal, and where an output is not of the declared dtype.
     """
     facts = input_facts(graph, shapes)
     for node in graph.nodes:
         facts.update(node_facts(node, facts, limit))
+    for value in graph.outputs:
+        found = facts.get(value.name, Fact()).dtype
+        if None not in (found, value.dtype) and found != value.dtype:
+            raise ModelError(f"graph output {value.name!r} is said to be {value.dtype}, what is computed is {found}")
     return facts
 
 

@@ -17,6 +17,7 @@ from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.memory import ALIGN, assign
+from sigconv.planner.pool import Pool
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Row, Space, Step
 
 COPY_GRAIN = 64 * 1024
@@ -106,6 +107,7 @@ class Builder:
         self.values: dict[str, Value] = dict(graph.values)
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []
+        self.pool = Pool()
         self._steps: list[Any] = []  # of `emit` and `host`, frozen at the end
         self._constants: list[np.ndarray] = []
         self._constant_of: dict[tuple[int, str], Buffer] = {}
@@ -226,6 +228,7 @@ class Builder:
         if key not in self._constant_of:
             kept = np.ascontiguousarray(array)
             kept.flags.writeable = False
+            kept = self.pool.shared(kept)
             self._constants.append(kept)
             self._constant_of[key] = Buffer("constant", kept.nbytes, len(self._constants) - 1)
             self._alive.append(array)

@@ -16,6 +16,7 @@ from sigconv.planner.candidates import REGISTRY, Machine
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
 from sigconv.planner.memory import check_sizes
+from sigconv.planner.pool import Pool
 from sigconv.planner.precision import widen
 from sigconv.planner.rewrite import rewrite
 from sigconv.planner.select import TOLERANCE, select
@@ -33,11 +34,13 @@ def compile_graph(
     tolerance: float = TOLERANCE,
     body: Callable[[Graph], Body] = Body,
     machine: Machine = CPU,
+    pool: Pool | None = None,
 ) -> Program:
     """The Program of ``graph`` with every input bound to a shape.
 
     ``only`` prefers candidates by name, wherever they are legal. ``tolerance``: most error beyond rounding that an
     algorithm may have, as a share of the output's scale. ``body`` makes what runs a sub-graph.
+    ``pool``: where programs of one model find the constants they share.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def compile_graph(
     static = rewrite(_settled(widen(_frozen(graph)), shapes))
     units = fuse(static)
     builder = machine.builder(static, units, threads)
-    builder.body = body
+    builder.body, builder.pool = body, pool or builder.pool
     builder.pending_uses.update(_uses(units, static))
     for unit in units:
         try:
