@@ -71,6 +71,10 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("numpy",),
     ),
+    "sigconv.nopython": (
+        (*BASE, "sigconv.kernels", "sigconv.signal", "sigconv.nn"),
+        ("numpy", "numba", "llvmlite"),
+    ),
     "sigconv.numpy": (("sigconv.signal", *BASE), ("numpy",)),
     "sigconv.ndimage": (("sigconv.signal", "sigconv.filters", *BASE), ("numpy",)),
     "sigconv.cv": (("sigconv.signal", "sigconv.filters", "sigconv.ndimage", *BASE), ("numpy",)),

@@ -23,6 +23,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
+import numba.extending
 import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
@@ -38,6 +39,15 @@ FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}  # never nnan or ninf: 
 
 inline = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 strict = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # said, not left out: callers' flags are inherited
+
+
+def overload(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate what gives the implementation of a public function inside users' own compiled code.
+
+    Literal arguments arrive as such, so that a mode or a boundary is settled while types are inferred.
+    """
+    return numba.extending.overload(function, prefer_literal=True)  # type: ignore[no-any-return]
+
 
 KERNELS: dict[str, Kernel] = {}
 """Every kernel of this package whose module is imported, by module and name."""
