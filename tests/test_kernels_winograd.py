@@ -12,7 +12,8 @@ from sigconv.runtime.session import Session
 from tests.cases import windows
 
 F32 = np.dtype(np.float32)
-ERROR = {"winograd_4x4": 1e-4, "winograd_2x2": 1e-5}
+ERROR = {"winograd_4x4": 1e-4, "winograd_2x2": 1e-5, "winograd_2x2_5x5": 1e-4}
+TAPS = {name: 5 if name.endswith("5x5") else 3 for name in ERROR}
 CASES = [
     ((1, 16, 8, 8), 16, [1, 1, 1, 1]),
     ((2, 19, 7, 13), 37, [1, 1, 1, 1]),
@@ -25,14 +26,14 @@ CASES = [
 ]
 
 
-def graph_of(x, channels, pads, tail=(), rng=None):
-    rng = rng or np.random.default_rng(5)
-    weights = (rng.standard_normal((channels, x.shape[1], 3, 3)) / np.sqrt(9 * x.shape[1])).astype(np.float32)
+def graph_of(x, channels, pads, tail=(), taps=3):
+    rng = np.random.default_rng(5)
+    weights = (rng.standard_normal((channels, x.shape[1], taps, taps)) / taps / np.sqrt(x.shape[1])).astype(np.float32)
     bias = rng.standard_normal(channels).astype(np.float32)
     nodes = (Node("Conv", ("x", "w", "b"), ("c",), {"pads": pads}, "conv"), *tail)
     inputs = [Value("x", F32, x.shape)]
     if any("r" in node.inputs for node in tail):
-        shape = (x.shape[0], channels, *(s + pads[i] + pads[i + 2] - 2 for i, s in enumerate(x.shape[2:])))
+        shape = (x.shape[0], channels, *(s + pads[i] + pads[i + 2] - taps + 1 for i, s in enumerate(x.shape[2:])))
         inputs.append(Value("r", F32, shape))
     return Graph(nodes, tuple(inputs), (Value(nodes[-1].outputs[0], F32),), {"w": weights, "b": bias})
 
@@ -51,8 +52,9 @@ def exact(graph, x, pads):
 @pytest.mark.parametrize("name", ERROR)
 @pytest.mark.parametrize("shape, channels, pads", CASES)
 def test_against_float64(shape, channels, pads, name):
+    pads = [p + (TAPS[name] - 3) // 2 for p in pads]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    graph = graph_of(x, channels, pads)
+    graph = graph_of(x, channels, pads, taps=TAPS[name])
     want = exact(graph, x, pads)
     results = [run(graph, {"x": x}, name, threads) for threads in (1, 2, 3)]
     assert np.abs(results[0] - want).max() <= ERROR[name] * np.abs(want).max()
@@ -70,9 +72,10 @@ def test_epilogue(name, alpha, low, high):
         if alpha != 1.0
         else Node("Clip", ("s", "low", "high"), ("y",), {}, "clip")
     )
-    graph = graph_of(x, 20, [1, 1, 1, 1], (Node("Add", ("c", "r"), ("s",), {}, "add"), last))
+    pads = [TAPS[name] // 2] * 4
+    graph = graph_of(x, 20, pads, (Node("Add", ("c", "r"), ("s",), {}, "add"), last), TAPS[name])
     graph = graph.replace(constants=graph.constants | {"low": np.float32(low), "high": np.float32(high)})
-    total = exact(graph, x, [1, 1, 1, 1]) + r
+    total = exact(graph, x, pads) + r
     want = np.clip(np.where(total < 0, alpha * total, total), low, high)
     got = run(graph, {"x": x, "r": r}, name, 2)
     assert np.abs(got - want).max() <= ERROR[name] * np.abs(total).max()

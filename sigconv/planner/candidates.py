@@ -25,7 +25,7 @@ class Candidate:
 
     ``legal`` returns why it cannot run the unit (None: it can), ``cost`` a prediction, ``lower`` writes the steps.
     ``accuracy``: ``'exact'`` gives the reference's bits, ``'direct'`` differs in the order of additions only,
-    ``'winograd'`` adds an ``error`` of at most that share of the output's scale.
+    ``'winograd'`` and ``'rounded'`` (weights) add an ``error`` of at most that share of the output's scale.
     """
 
     name: str

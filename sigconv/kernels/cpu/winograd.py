@@ -1,9 +1,9 @@
-"""Winograd's minimal filtering for 3x3 correlation of stride 1 in blocked layout: F(4x4, 3x3) and F(2x2, 3x3).
+"""Winograd's minimal filtering for correlation of stride 1 in blocked layout: F(4x4, 3x3), F(2x2, 3x3), F(2x2, 5x5).
 
-Every tile of m x m outputs is Aᵀ[(G w Gᵀ) · (Bᵀ x B)]A, a product of n x n = (m + 2) x (m + 2) points; summed over
-channels each point is a matrix product (Lavin & Gray 2016, points 0, ±1, ±2, ∞). A work item takes a chunk of tiles
-through all three steps, so that what lies between them stays in cache. A NaN or Inf spreads within the tiles that
-read it. Nothing is padded: tiles at the border read a copy with zeros.
+Every tile of m x m outputs is Aᵀ[(G w Gᵀ) · (Bᵀ x B)]A, a product of n x n = (m + r - 1) x (m + r - 1) points;
+summed over channels each point is a matrix product (Lavin & Gray 2016, points 0, ±1, ±2, ∞). A work item takes a
+chunk of tiles through all three steps, so that what lies between them stays in cache. A NaN or Inf spreads within the
+tiles that read it. Nothing is padded: tiles at the border read a copy with zeros.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ def _output_4(v: _Vectors, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Se
     )  # fmt: skip
 
 
+def _output_2_of_6(v: _Vectors, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Sequence[Any]:
+    near, far, slope, steep = v.add(b, c), v.add(d, e), v.sub(b, c), v.sub(d, e)
+    return v.add(a, v.add(near, far)), v.add(v.fma(2, steep, slope), f)
+
+
 def _input_2(v: _Vectors, a: Any, b: Any, c: Any, d: Any) -> Sequence[Any]:
     return v.sub(a, c), v.add(b, c), v.sub(c, b), v.sub(b, d)
 
@@ -75,30 +80,37 @@ def _output_2(v: _Vectors, a: Any, b: Any, c: Any, d: Any) -> Sequence[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One F(m x m, 3 x 3): ``filters`` is G, the functions apply Bᵀ and Aᵀ to the vectors of a row or column."""
+    """One F(m x m, r x r): ``filters`` is G, the functions apply Bᵀ and Aᵀ to the vectors of a row or column."""
 
     m: int
-    filters: tuple[tuple[float, float, float], ...]
+    filters: tuple[tuple[float, ...], ...]
     input: Callable[..., Sequence[Any]]
     output: Callable[..., Sequence[Any]]
 
     @property
     def n(self) -> int:
         """Points along an axis."""
-        return self.m + 2
+        return len(self.filters)
+
+    @property
+    def r(self) -> int:
+        """Taps along an axis."""
+        return len(self.filters[0])
 
 
-F4 = Form(
-    4,
-    ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6),
-     (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
-    _input_4, _output_4,
-)  # fmt: skip
+def _six_points(r: int) -> tuple[tuple[float, ...], ...]:
+    """G of the points 0, ±1, ±2, ∞ for ``r`` taps: powers of each point, over the product of its distances."""
+    powers = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))
+    return (*(tuple(factor * point**i for i in range(r)) for point, factor in powers), (*(0,) * (r - 1), 1))
+
+
+F4 = Form(4, _six_points(3), _input_4, _output_4)
+F2_5 = Form(2, _six_points(5), _input_4, _output_2_of_6)
 F2 = Form(2, ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)), _input_2, _output_2)
 
 
 def transform(form: Form, weights: np.ndarray) -> np.ndarray:
-    """Weights [M, C, 3, 3] at the form's points, computed in float64, each point packed for the register tile."""
+    """Weights [M, C, r, r] at the form's points, computed in float64, each point packed for the register tile."""
     g = np.array(form.filters)
     m, c = weights.shape[:2]
     rows = np.tensordot(weights.astype(np.float64), g, (2, 1))  # [M, C, kw, n]
@@ -267,3 +279,4 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
 
 winograd_4_f32 = _make(F4, np.float32, "winograd_4_f32")
 winograd_2_f32 = _make(F2, np.float32, "winograd_2_f32")
+winograd_2_of_5_f32 = _make(F2_5, np.float32, "winograd_2_of_5_f32")

@@ -1,6 +1,17 @@
 """CPU candidates. Importing this package attaches them."""
 
-from sigconv.planner.lower.cpu import depthwise, direct, elementwise, movement, norm, portable, reduce, winograd
+from sigconv.planner.lower.cpu import depthwise, direct, elementwise, gemm, movement, norm, portable, reduce, winograd
 from sigconv.planner.lower.cpu.direct import margins
 
-__all__ = ["depthwise", "direct", "elementwise", "margins", "movement", "norm", "portable", "reduce", "winograd"]
+__all__ = [
+    "depthwise",
+    "direct",
+    "elementwise",
+    "gemm",
+    "margins",
+    "movement",
+    "norm",
+    "portable",
+    "reduce",
+    "winograd",
+]

@@ -154,7 +154,6 @@ def _balanced(least: int, rows: int, others: int, widths: np.ndarray, threads: i
     return min(range(least, min(rows, least + 4 * threads) + 1), key=waste, default=least)
 
 
-# --- Conv ----------------------------------------------------------------------------------------------------------
 def conv_window(unit: Unit, b: Builder) -> Window:
     a, x, w = unit.node.attrs, b.shape(unit.node.inputs[0]), b.shape(unit.node.inputs[1])
     return Window.of(
@@ -387,93 +386,3 @@ for _op, _name, _lower in (("Conv", "direct", _lower_conv), ("ConvTranspose", "s
                 partial(_lower, planar=_planar),
             )
         )
-
-
-# --- Gemm, MatMul ----------------------------------------------------------------------------------------------------
-def _matrix(unit: Unit, b: Builder) -> tuple[np.ndarray, np.ndarray | Address | None, Source | None]:
-    """(weights [groups, N, K], bias [N] or None, where the weights lie if the run computes them)."""
-    node = unit.node
-    w, source = operand(b, node.inputs[1])
-    if node.op == "MatMul":
-        w = w if w.ndim > 1 else w[:, None]
-        return w.reshape(-1, *w.shape[-2:]).swapaxes(1, 2), unit.bias, source
-    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-    w = (w if node.attrs.get("transB", 0) else w.T)[None]
-    bias: np.ndarray | Address | None = unit.bias
-    if source is not None:
-        return w, bias_of(unit, b, w.shape[1], w.dtype), source
-    if len(node.inputs) > 2 and node.inputs[2]:
-        own = np.broadcast_to(b.constant(node.inputs[2]).reshape(-1), (w.shape[1],)) * np.asarray(beta, w.dtype)
-        bias = own if bias is None else own + bias
-    return w if alpha == 1.0 else w * np.asarray(alpha, w.dtype), bias, None
-
-
-def _legal_matrix(unit: Unit, b: Builder) -> str | None:
-    reason = known(unit, b) or float_type(unit, b)
-    if reason:
-        return reason
-    node = unit.node
-    if not b.is_constant(node.inputs[1]):
-        return _legal_computed(unit, b)
-    shape, w = b.shape(node.inputs[0]), b.shape(node.inputs[1])
-    if node.op == "MatMul":
-        if len(w) > 2 and math.prod(w[:-2]) > 1 and w[:-2] != shape[:-2]:
-            return "batched operands broadcast"
-        return None
-    if len(node.inputs) > 2 and node.inputs[2]:
-        c = node.inputs[2]
-        if (
-            not b.is_constant(c)
-            or b.constant(c).size not in (1, b.shape(unit.output)[1])
-            or (b.constant(c).ndim == 2 and b.shape(c)[0] != 1)
-        ):
-            return "C is not a constant row"
-    return None
-
-
-def _legal_computed(unit: Unit, b: Builder) -> str | None:
-    """Why the product cannot have a right operand that the run computes."""
-    node = unit.node
-    if node.op == "MatMul":
-        return "the right operand is not constant"
-    if any(float(node.attrs.get(k, 1.0)) != 1.0 for k in ("alpha", "beta")):
-        return "factors, and the right operand is not constant"
-    c = node.inputs[2] if len(node.inputs) > 2 else ""
-    if not c:
-        return None
-    if b.shape(c) not in ((b.shape(unit.output)[1],), (1, b.shape(unit.output)[1])):
-        return "C is not a row"
-    return "C is not constant but fused with one" if unit.bias is not None and not b.is_constant(c) else None
-
-
-def _cost_matrix(unit: Unit, b: Builder) -> Cost:
-    depth = b.shape(unit.node.inputs[0])[0 if unit.node.attrs.get("transA", 0) else -1]
-    flops = 2.0 * math.prod(b.shape(unit.output)) * depth
-    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
-    return Cost(flops, nbytes, max(flops / PEAK, nbytes / 1e10) + packing_seconds(b, unit.node.inputs[1:2]))
-
-
-def _lower_matrix(unit: Unit, b: Builder) -> None:
-    weights, bias, computed = _matrix(unit, b)
-    groups, n, k = weights.shape
-    node = unit.node
-    x = b.plain(node.inputs[0])
-    if node.attrs.get("transA", 0):
-        source, x = x, Tensor(b.new_buffer(b.nbytes(node.inputs[0])), 0, x.dtype, x.shape[::-1], (k and x.shape[0], 1))
-        b.copy(source.address, source.strides[::-1], x.address, x.strides, x.shape, x.dtype)
-    r = b.plain(unit.residual) if unit.residual else None
-    y = b.new(unit.output, 1, (0, 0))
-    vl = lanes(weights.dtype)
-    m = math.prod(y.shape) // (groups * n)
-    block = k if m <= 2 * kernels.TILE[WIDEST] else min(k, L1_BYTES // (WIDEST * vl * weights.dtype.itemsize))
-    axis = WindowAxis(m, 1, 1, 1, 0, 0, m)
-    emit(
-        b, x=x.address, y=y.address, residual=r.address if r else None, batch=1, block=block,
-        weights=weights.reshape(groups, n, k, 1, 1, 1), source=computed,
-        bias=np.tile(bias, groups) if isinstance(bias, np.ndarray) else bias,
-        axes=(UNIT_AXIS, UNIT_AXIS, axis), xs=Strides(0, m * k, block, 0, 0, k), ys=Strides(0, m * n, vl, 0, 0, n),
-        rs=Strides(0, m * n, vl, 0, 0, n) if r else None, activation=unit.activation, flat=True, masked=True,
-    )  # fmt: skip
-
-
-attach(Candidate("gemm_packed", ("Gemm", "MatMul"), _legal_matrix, _cost_matrix, _lower_matrix))

@@ -100,10 +100,12 @@ def pack_depthwise(b: Builder, source: Source) -> Address:
     return Address(target)
 
 
-def bias_table(b: Builder, bias: np.ndarray | Address | None, groups: int, m: int, dtype: np.dtype[Any]) -> Any:
-    """The bias [groups, M] as the kernels read it: every group filled up to whole registers with zeros."""
-    vl = lanes(dtype)
-    channels = -(-m // vl) * vl
+def bias_table(
+    b: Builder, bias: np.ndarray | Address | None, groups: int, m: int, dtype: np.dtype[Any], multiple: int = 0
+) -> Any:  # fmt: skip
+    """The bias [groups, M] as the kernels read it: every group filled up with zeros to a ``multiple`` (a register)."""
+    multiple = multiple or lanes(dtype)
+    channels = -(-m // multiple) * multiple
     if isinstance(bias, Address):
         if channels == m:
             return bias

@@ -1,4 +1,4 @@
-"""3x3 convolution of stride 1 by Winograd's minimal filtering."""
+"""3x3 and 5x5 convolution of stride 1 by Winograd's minimal filtering."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from sigconv.geometry import WindowAxis
 from sigconv.kernels.cpu import direct, winograd
-from sigconv.kernels.cpu.winograd import F2, F4, Form
+from sigconv.kernels.cpu.winograd import F2, F2_5, F4, Form
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Builder
@@ -34,20 +34,20 @@ TRANSFORM = 1e10
 """Bytes of points per second of the transforms at `PEAK`, fitted to layers of 3 to 512 channels."""
 
 
-def _legal(unit: Unit, b: Builder) -> str | None:
+def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
     reason = legal_conv(unit, b)
     if reason:
         return reason
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
     axes = conv_window(unit, b).axes
-    if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(map(_fits, axes)):
-        return "not one group of 3x3 taps with stride and dilation 1"
+    if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(_fits(a, form.r) for a in axes):
+        return f"not one group of {form.r}x{form.r} taps with stride and dilation 1"
     return None if b.dtype(unit.output) == np.float32 else f"dtype {b.dtype(unit.output)}"
 
 
-def _fits(axis: WindowAxis) -> bool:
-    return (axis.kernel, axis.stride, axis.dilation) == (3, 1, 1)
+def _fits(axis: WindowAxis, taps: int) -> bool:
+    return (axis.kernel, axis.stride, axis.dilation) == (taps, 1, 1)
 
 
 def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
@@ -121,12 +121,13 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
 for _name, _form, _kernel, _error in (
     ("winograd_4x4", F4, winograd.winograd_4_f32, 1e-4),
     ("winograd_2x2", F2, winograd.winograd_2_f32, 1e-5),
+    ("winograd_2x2_5x5", F2_5, winograd.winograd_2_of_5_f32, 1e-4),
 ):
     attach(
         Candidate(
             _name,
             ("Conv",),
-            _legal,
+            partial(_legal, form=_form),
             partial(_cost, form=_form),
             partial(_lower, form=_form, kernel=_kernel),
             accuracy="winograd",
