@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from sigconv.graph.passes import simplify
 from sigconv.planner.select import TOLERANCE
 from sigconv.programs import Compiled, Programs, program_of, session_of
 from sigconv.runtime.kinds import device_of, is_device_array
-from sigconv.runtime.program import Program
+from sigconv.runtime.program import Program, Row
 from sigconv.runtime.session import Session, as_array, check_mapping
 
 if TYPE_CHECKING:
     from sigconv.export.check import Report
+    from sigconv.inspect.summary import Summary
     from sigconv.runtime.cuda import CudaSession
 
 
@@ -236,11 +238,47 @@ class Model:
 
         write(self.graph, path, opset, external_data=external_data)
 
-    def summary(self) -> str:
-        """Inputs, outputs, operators, parameters and multiply-accumulates as text."""
-        from sigconv.summary import summarize
+    def summary(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Summary:
+        """Every node's shape, parameters, multiply-accumulates, receptive field and memory, and the sums; prints well.
 
-        return str(summarize(self.graph))
+        ``shapes`` stands in for input shapes that the graph leaves open.
+        """
+        from sigconv.inspect.summary import summarize
+
+        return summarize(self.graph, shapes)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        *,
+        profile: bool | Mapping[str, np.ndarray] = False,
+        threads: int | None = None,
+    ) -> str:
+        """The graph as one HTML page that needs no network; written to ``path`` where given.
+
+        Each node shows its output's shape and, where the input shapes are fixed or given as ``shapes``, the algorithm
+        that runs it and why. ``profile`` adds the time of each: on these feeds by input name, or True: on zeros.
+        """
+        from sigconv.inspect.html import page
+
+        feeds = profile if isinstance(profile, Mapping) else {}
+        given = {**(shapes or {}), **{k: np.shape(v) for k, v in feeds.items()}}
+        fixed = all(v.name in given or all(isinstance(d, int) for d in v.shape or (None,)) for v in self.inputs)
+        if profile and not fixed:
+            raise InputError("a profile needs fixed input shapes: give shapes, or feeds as profile")
+        rows: tuple[Row, ...] = ()
+        seconds: list[float] | None = None
+        if fixed:
+            session = self.compile(given, threads=threads)
+            rows = session.program.rows
+            if profile:
+                zeros = {p.name: np.zeros(p.shape or (), p.dtype) for p in session.program.inputs}
+                seconds = [t.seconds for t in session.profile({**zeros, **feeds}).rows]
+        text = page(self.graph, self.summary(given), rows, seconds)
+        if path is not None:
+            Path(path).write_text(text, "utf-8")
+        return text
 
 
 def _show(shape: Sequence[Any] | None) -> str:

@@ -147,7 +147,7 @@ def test_an_integer_input_gets_the_pixels_themselves(tmp_path: Path):
 def test_info(capsys):
     assert call("info", LENET) == 0
     out = capsys.readouterr().out
-    for part in ("61,706", "416,520", "image: float32 [batch, 1, 32, 32]", "Conv 3", "/0/Conv", "arena"):
+    for part in ("61,706", "416,520", "image: float32 [1, 1, 32, 32]", "Conv 3", "/0/Conv", "arena"):
         assert part in out
 
 

@@ -48,11 +48,11 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "sigconv.runtime",
             "sigconv.programs",
             "sigconv.export",
-            "sigconv.summary",
+            "sigconv.inspect",
         ),
         ("numpy",),
     ),
-    "sigconv.summary": ((*BASE, "sigconv.ops", "sigconv.graph", "sigconv.model"), ("numpy",)),
+    "sigconv.inspect": ((*BASE, "sigconv.ops", "sigconv.graph", "sigconv.runtime"), ("numpy",)),
     "sigconv.shapes": ((*BASE, "sigconv.nn.arguments"), ("numpy",)),
     "sigconv.filters": (BASE, ("numpy",)),
     "sigconv.signal": (
@@ -88,7 +88,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *(
                 "sigconv" + room
                 for room in (
-                    *("", ".model", ".summary", ".files", ".race", ".models", ".demo", ".kernels.jit"),
+                    *("", ".model", ".inspect", ".files", ".race", ".models", ".demo", ".kernels.jit"),
                     *(".cv", ".filters", ".signal"),
                 )
             ),

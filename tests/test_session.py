@@ -201,7 +201,7 @@ def test_profile_times_every_row(model, feeds):
 
 
 def test_summary_counts_parameters(model):
-    text = model.summary()
+    text = str(model.summary())
     count = sum(c.size for c in model.graph.constants.values())
     assert f"{count:,}" in text
     assert "Conv 3" in text

@@ -128,23 +128,28 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """What a model holds, and what would run where."""
-    from sigconv.summary import summarize
-
+    """What a model holds: every node's shape, parameters, multiply-accumulates, receptive field and memory."""
     model = load(arguments)
-    free = summarize(model.graph)
-    print(free)
+    shapes: dict[str, tuple[int, ...]] = {}
+    unknown = ""
     try:
         shapes = fixed_shapes(model, arguments.shape)
     except InputError as error:
         if arguments.shape:
             raise
-        print(f"\nto see what runs where, {error}")
+        unknown = f"\nto see more, {error}"
+    if arguments.html:
+        profile = random_feeds_of(model, shapes) if arguments.profile and shapes else False
+        model.to_html(arguments.html, shapes, profile=profile, threads=arguments.threads)
+    summary = model.summary(shapes)
+    if arguments.json:
+        print(summary.to_json())
         return 0
-    macs = summarize(model.graph, shapes).macs
-    at = ", ".join(f"{name} {sizes(shape)}" for name, shape in shapes.items())
-    print(f"\nat {at}" + ("" if macs in (None, free.macs) else f": {macs:,} multiply-accumulates"))
-    print(model.compile(shapes, threads=arguments.threads).explain())
+    print(summary)
+    if shapes:
+        at = ", ".join(f"{name} {sizes(shape)}" for name, shape in shapes.items())
+        print(f"{'a session':<10} {model.compile(shapes, threads=arguments.threads).explain().memory()}; at {at}")
+    print(f"wrote {arguments.html}" if arguments.html else unknown, end="\n" if arguments.html or unknown else "")
     return 0
 
 
@@ -230,7 +235,9 @@ def add(commands: Commands) -> None:
 
     sub = commands.add(check, "model", "shape", "json")
     sub.add_argument("--float64", action="store_true", help="also say who is closer to double precision (slow)")
-    commands.add(info, "model", "shape", "threads")
+    sub = commands.add(info, "model", "shape", "threads", "json")
+    sub.add_argument("--html", metavar="OUT.html", help="also draw the graph: one page that needs no network")
+    sub.add_argument("--profile", action="store_true", help="with --html: how long each node takes")
     sub = commands.add(bench, "model", "shape", "threads", "json")
     sub.add_argument("--rounds", type=positive, metavar="N", default=5, help="turns of each engine (default 5)")
     sub = commands.add(export)

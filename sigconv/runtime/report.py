@@ -31,7 +31,7 @@ class Explanation:
     threads: int
 
     def __str__(self) -> str:
-        return "\n".join((*self._table(), self._memory()))
+        return "\n".join((*self._table(), self.memory()))
 
     def details(self) -> str:
         """Below each group why its algorithm was chosen, and why each of the others was not."""
@@ -40,12 +40,13 @@ class Explanation:
         for line, row in zip(lines, self.rows, strict=True):
             text += [line, f"    {row.algorithm}: {row.reason}"]
             text += [f"    not {name}: {why}" for name, why in row.rejected]
-        return "\n".join((*text, self._memory()))
+        return "\n".join((*text, self.memory()))
 
     def _table(self) -> list[str]:
         return table({**WHAT, "predicted us": ">"}, [[*_what(r), f"{r.predicted * 1e6:.1f}"] for r in self.rows])
 
-    def _memory(self) -> str:
+    def memory(self) -> str:
+        """What a session takes, in a line."""
         memory = {"arena": self.arena_nbytes, "workspace": self.workspace_nbytes, "constants": self.constant_nbytes}
         listed = ", ".join(f"{name} {n:,} bytes" for name, n in memory.items())
         return f"{listed}; {self.threads} {'thread' if self.threads == 1 else 'threads'}, predicted for one"
