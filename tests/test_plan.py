@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sigconv as sc
+from sigconv.signal import fft
 from sigconv.signal import plan as plans
 from tests.cases import naive_signal as naive
 
@@ -60,6 +61,56 @@ def test_partitions_meet_nan_and_channels(rng):
     y = sc.Plan(h, x.shape, axes=-1, block=8)(x)
     np.testing.assert_allclose(y, sc.convolve(x, h, axes=-1, method="direct"), atol=1e-12)
     assert np.isnan(y).sum() == 20
+
+
+@pytest.mark.parametrize("boundary", ["fill", "reflect"])
+@pytest.mark.parametrize("block", [None, 16])
+def test_policies_for_missing_values(block, boundary, rng):
+    x, h = rng.standard_normal(100), rng.standard_normal(33)
+    x[[3, 50, 51]] = np.nan
+    plan = sc.Plan(h, 100, "same", boundary=boundary, block=block, nan_policy="omit")
+    expected = sc.convolve(x, h, "same", "direct", boundary=boundary, nan_policy="omit")
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(plan(x), expected, atol=1e-11)
+    with pytest.raises(ValueError, match="contains NaN"):
+        sc.Plan(h, 100, block=block, nan_policy="raise")(x)
+    with pytest.raises(ValueError, match="nan_policy must be one of"):
+        sc.Plan(h, 100, block=block, nan_policy="ignore")
+
+
+@pytest.mark.parametrize("dtypes", [("float64", "complex64"), ("float32", "float64"), ("complex128", "float32")])
+def test_partitions_for_a_signal_of_another_type(dtypes, rng):
+    h, x = (
+        rng.standard_normal(n).astype(d) * (1 + 1j if "c" in d else 1) for n, d in zip((40, 90), dtypes, strict=True)
+    )
+    y, expected = sc.Plan(h, 90, block=16)(x), sc.convolve(x, h, method="direct")
+    assert y.dtype == expected.dtype
+    np.testing.assert_allclose(y, expected, atol=1e-3 if y.dtype == np.complex64 else 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps", "options"),
+    [
+        ((3000,), (200,), {"method": "fft"}),
+        ((3000,), (200,), {"method": "oa"}),
+        ((200,), (3000,), {"method": "fft"}),  # the kernel is the longer one
+        ((3, 500), (1, 40), {"method": "oa", "axes": -1, "boundary": "wrap"}),
+        ((60, 70), (9, 8), {"method": "fft", "mode": "valid"}),
+        ((60, 70), (9, 8), {"method": "oa", "block": (32, 32), "boundary": "edge", "mode": "same"}),
+    ],
+)
+def test_the_kernel_is_transformed_once(shape, taps, options, rng, monkeypatch):
+    x, h, forward, seen = rng.standard_normal(shape), rng.standard_normal(taps), fft.forward, []
+    plan = sc.Plan(h, shape, **options)
+    monkeypatch.setattr(fft, "forward", lambda a, *rest: seen.append(a) or forward(a, *rest))
+    first = plan(x)
+    both = len(seen)
+    for _ in range(2):  # the kept transform is not written to
+        seen.clear()
+        np.testing.assert_array_equal(plan(x), first)
+        assert len(seen) == both - 1
+    options = {k: v for k, v in options.items() if k != "block"}
+    np.testing.assert_allclose(first, sc.convolve(x, h, **{**options, "method": "direct"}), atol=1e-11)
 
 
 def test_what_a_plan_tells():

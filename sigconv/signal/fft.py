@@ -78,6 +78,33 @@ def inverse(a: Array, sizes: Sequence[int], axes: Sequence[int], real: bool, wor
     return np.asarray((backend().irfftn if real else backend().ifftn)(a, sizes, axes, **options))
 
 
+class Spectra:
+    """The transforms of an array that never changes, a plan's kernel, each taken once."""
+
+    def __init__(self, owner: Array) -> None:
+        self._owner = owner
+        self._found: dict[Any, Array] = {}
+
+    def holds(self, a: Array) -> bool:
+        """Whether ``a`` is the array or a view of it."""
+        return a is self._owner or a.base is self._owner
+
+    def forward(self, a: Array, dtype: np.dtype[Any], sizes: Sequence[int], axes: Sequence[int], workers: int) -> Array:
+        """The transform of a view. Not to be written to."""
+        key = (a.ctypes.data, a.shape, a.strides, dtype.char, tuple(sizes), tuple(axes))
+        if key not in self._found:
+            self._found[key] = forward(a.astype(dtype, copy=False), sizes, axes, workers)
+        return self._found[key]
+
+
+def _forward(problem: Problem, a: Array, sizes: Sequence[int], axes: Sequence[int], workers: int) -> tuple[Array, bool]:
+    """The transform of a problem's signal or kernel, and whether it is kept, not to be written to."""
+    dtype = transform_dtype(problem)
+    if problem.spectra is not None and problem.spectra.holds(a):
+        return problem.spectra.forward(a, dtype, sizes, axes, workers), True
+    return forward(a.astype(dtype, copy=False), sizes, axes, workers), False
+
+
 def transformed_axes(problem: Problem) -> tuple[int, ...]:
     """Convolved axes on which both signal and kernel are longer than 1; on the others a product is enough."""
     return tuple(
@@ -127,14 +154,13 @@ def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
     h = problem.w[flipper(problem.conv)]
     real = dtype.kind != "c"
     sizes = sizes_of(problem, axes)
-    x, h = x.astype(dtype, copy=False), h.astype(dtype, copy=False)
     if axes:
-        spectrum, kernel = (forward(a, sizes, axes, threads) for a in (x, h))
-        shared = np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
+        (spectrum, kept), (kernel, _) = (_forward(problem, a, sizes, axes, threads) for a in (x, h))
+        shared = not kept and np.broadcast_shapes(spectrum.shape, kernel.shape) == spectrum.shape
         spectrum = np.multiply(spectrum, kernel, out=spectrum if shared else None)
         full = inverse(spectrum, sizes, axes, real, threads)
     else:
-        full = x * h
+        full = x.astype(dtype, copy=False) * h.astype(dtype, copy=False)
     return _finish(full[tuple(slice(s, s + n) for s, n in zip(start, problem.count, strict=True))], problem, out)
 
 
@@ -187,7 +213,7 @@ def run_blocks(
     lengths = dict(zip(axes, blocks or block_sizes(problem), strict=True))
     steps = {a: lengths[a] - problem.w.shape[a] + 1 for a in axes}
     sizes = tuple(lengths.values())
-    kernel = forward(problem.w[flipper(problem.conv)].astype(dtype, copy=False), sizes, axes, threads)
+    kernel, _ = _forward(problem, problem.w[flipper(problem.conv)], sizes, axes, threads)
     y = np.empty(problem.count, problem.work) if out is None else out
     first = {a: problem.start[a] // steps[a] for a in axes}
     last = {a: (problem.start[a] + problem.count[a] - 1) // steps[a] + 1 for a in axes}

@@ -20,6 +20,11 @@ POLICIES = ("propagate", "raise", "omit")
 Solver = Callable[[Problem], Array]
 
 
+def check_policy(policy: str) -> None:
+    if policy not in POLICIES:
+        raise ValueError(f"nan_policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
+
+
 def is_finite(a: Array) -> bool:
     """Whether every number is finite; one pass in the usual case."""
     if a.dtype.kind not in "fc":
@@ -112,8 +117,7 @@ def apply_policy(problem: Problem, policy: str, solve: Solver) -> Array | None:
     ----------
     H. Knutsson, C.-F. Westin, "Normalized and differential convolution", CVPR 1993.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"nan_policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
+    check_policy(policy)
     if policy == "propagate" or problem.work.kind not in "fc":
         return None
     missing = np.isnan(problem.x)
@@ -125,14 +129,12 @@ def apply_policy(problem: Problem, policy: str, solve: Solver) -> Array | None:
     if not missing.any():
         return None
     known = replace(problem, x=np.where(missing, problem.x.dtype.type(0), problem.x))
-    weights = np.abs(problem.w)
     kind = np.dtype(np.float64)
+    weights = np.abs(problem.w.astype(np.complex128 if problem.w.dtype.kind == "c" else kind))
     if not problem.zero_fill:
         known, missing = known.extended(), replace(problem, x=missing, fillvalue=0).extended().x
     ones = np.ones(missing.shape, kind)
-    whole, there = (
-        solve(replace(known, x=m, w=weights.astype(kind), dtype=kind, work=kind)) for m in (ones, ones - missing)
-    )
+    whole, there = (solve(replace(known, x=m, w=weights, dtype=kind, work=kind)) for m in (ones, ones - missing))
     y: Any = solve(known)
     with np.errstate(all="ignore"):
         share = np.where(there > 1e-12 * whole, whole / there, np.nan)

@@ -79,16 +79,25 @@ class Engine:
         return full[..., k.length - k.hop :]
 
 
-def solve(problem: Problem, kernel: Kernel) -> Array:
-    """The outputs of a problem with one convolved axis, in the type of its sums."""
+def kernel_of(problem: Problem, length: int) -> Kernel:
+    """The spectra of a problem's kernel, along its only convolved axis."""
+    (axis,) = (a for a, c in enumerate(problem.conv) if c)
+    return Kernel(np.moveaxis(problem.w, axis, -1)[..., ::-1], length, fft.transform_dtype(problem))
+
+
+def solve(problem: Problem, kernel: Kernel, nan_policy: str = "propagate") -> Array:
+    """The outputs of a problem with one convolved axis, in the type of its sums; ``kernel``: `kernel_of` it."""
+
+    def other(p: Problem) -> Array:
+        return solve(p, kernel if p.w is problem.w else kernel_of(p, kernel.length))
+
+    if kernel.dtype != fft.transform_dtype(problem):  # a signal of another type than was planned for
+        kernel = kernel_of(problem, kernel.length)
+    y = nan.apply_policy(problem, nan_policy, other)
+    if y is not None:
+        return y
     if not nan.is_finite(problem.x) or not nan.is_finite(problem.w):
-        (axis,) = (a for a, c in enumerate(problem.conv) if c)
-
-        def finite(p: Problem) -> Array:
-            h = np.moveaxis(p.w, axis, -1)[..., ::-1]
-            return solve(p, Kernel(h, kernel.length, fft.transform_dtype(p)))
-
-        return nan.solve_nonfinite(problem, finite)
+        return nan.solve_nonfinite(problem, other)
     (axis,) = (a for a, c in enumerate(problem.conv) if c)
     step, before = kernel.hop, kernel.length - kernel.hop
     start, count = problem.start[axis], problem.count[axis]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sigconv.signal import api, fft, methods, partitions
+from sigconv.signal import api, fft, methods, nan, partitions
 from sigconv.signal import problem as problems
 from sigconv.signal.methods import Choice
 from sigconv.signal.problem import Array, Problem
@@ -23,7 +24,7 @@ def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 class Plan:
-    """Convolution with one kernel of arrays of one shape: arguments are checked and the method is chosen once.
+    """Convolution with one kernel of arrays of one shape: checked, chosen and the kernel transformed once.
 
     Parameters
     ----------
@@ -72,7 +73,9 @@ class Plan:
         methods.check_method(method)
         if block is not None and method not in ("auto", "oa"):
             raise ValueError(f"block={block!r} is for method='oa', got method={method!r}")
+        nan.check_policy(nan_policy)
         self._kernel = np.array(problems.as_numbers(kernel, "kernel"))
+        self._spectra = fft.Spectra(self._kernel)
         self.shape: tuple[int, ...] = tuple(int(n) for n in np.atleast_1d(shape))
         if any(n < 0 for n in self.shape):
             raise ValueError(f"shape={shape!r}; accepted are sizes of 0 or more")
@@ -106,11 +109,10 @@ class Plan:
         if problem.work.char not in "fdFD":
             raise ValueError(f"a block shorter than the kernel is for floating-point numbers, got {problem.work}")
         assert self.block is not None
-        w = np.moveaxis(problem.w, long[0], -1)[..., ::-1]
-        return partitions.Kernel(w, self.block[0], fft.transform_dtype(problem))
+        return partitions.kernel_of(problem, self.block[0])
 
     def _problem(self, x: Any) -> Problem:
-        return problems.make(x, self._kernel, **self._making)
+        return replace(problems.make(x, self._kernel, **self._making), spectra=self._spectra)
 
     def __call__(self, x: npt.ArrayLike, *, out: np.ndarray | None = None) -> Any:
         """``convolve(x, kernel, …)`` for an array of the planned shape."""
@@ -119,7 +121,7 @@ class Plan:
         problem = self._problem(x)
         if self._parts is not None:
             target = api._checked_out(problem, out)
-            y = partitions.solve(problem, self._parts).astype(problem.dtype, copy=False)
+            y = partitions.solve(problem, self._parts, self._nan_policy).astype(problem.dtype, copy=False)
             if target is None:
                 return y
             np.copyto(target, y, casting="same_kind")

@@ -48,6 +48,8 @@ class Problem:
         For 'fill'. With 0 the terms beyond the ends do not exist: they add nothing even where ``w`` is not finite.
     dtype, work : dtype
         Of the result, and in which sums are taken.
+    spectra : sigconv.signal.fft.Spectra, optional
+        Transforms that are kept from call to call.
     """
 
     x: Array
@@ -59,6 +61,7 @@ class Problem:
     fillvalue: Any
     dtype: np.dtype[Any]
     work: np.dtype[Any]
+    spectra: Any = None
 
     @property
     def zero_fill(self) -> bool:
