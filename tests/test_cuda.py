@@ -56,7 +56,8 @@ def test_the_cpu_half_imports_nothing_of_cuda(statement: str, suite: subprocess.
 
 
 def _kernels() -> list[str]:
-    import sigconv.planner.lower.cuda  # noqa: F401  imports every kernel
+    import sigconv.planner.lower.cuda
+    import sigconv.signal.device  # noqa: F401  the two import every kernel
     from sigconv.kernels.cuda.jit import KERNELS
 
     return sorted(KERNELS)

@@ -27,7 +27,10 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.ops": (BASE, ("numpy", "ml_dtypes")),
     "sigconv.graph": ((*BASE, "sigconv.ops"), ("numpy",)),
     "sigconv.runtime": ((*LEAVES, "sigconv.kernels"), ("numpy",)),
-    "sigconv.runtime.device": ((*LEAVES, "sigconv.kernels"), ("numpy", "numba", "torch", "cupy", "jax")),
+    "sigconv.runtime.device": (
+        (*LEAVES, "sigconv.kernels", "sigconv.runtime"),
+        ("numpy", "numba", "torch", "cupy", "jax"),
+    ),
     "sigconv.planner": (
         (*BASE, "sigconv.ops", "sigconv.graph", "sigconv.kernels", "sigconv.runtime.program"),
         ("numpy", "ml_dtypes"),

@@ -118,5 +118,7 @@ def batched(function: Callable[..., Any], rank: int, where: str, x: Any, *rest: 
             f"{where}: input has shape {x.shape}; [N, C, *spatial] or [C, *spatial] with {rank} spatial "
             f"ax{'i' if rank == 1 else 'e'}s is accepted"
         )
+    if not isinstance(x, np.ndarray):
+        raise InputError(f"{where}: input has shape {tuple(x.shape)}; on the device [N, C, *spatial] is accepted")
     result = function(rank, x[None], *rest, None if out is None else out[None])
     return tuple(r[0] for r in result) if isinstance(result, tuple) else out if out is not None else result[0]

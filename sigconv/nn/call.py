@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigconv.errors import InputError, ModelError
+from sigconv.runtime.kinds import is_device_array
 
 if TYPE_CHECKING:
     from sigconv.nn.layer import Layer
+    from sigconv.nn.there import DeviceLayer
 
 KEPT_LAYERS = 512
 """Most programs that are kept."""
 KEPT_BYTES = 256 << 20
 """Most memory that kept programs hold between calls; the last one is kept whatever it takes."""
 
-_layers: OrderedDict[Any, Layer] = OrderedDict()
+_layers: OrderedDict[Any, Layer | DeviceLayer] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -34,8 +36,10 @@ def clear_cache() -> None:
         _layers.clear()
 
 
-def as_array(name: str, given: Any, like: np.dtype[Any] | None = None) -> np.ndarray:
-    """An operand in native byte order. Python's own numbers become ``like``, or float64."""
+def as_array(name: str, given: Any, like: np.dtype[Any] | None = None) -> Any:
+    """An operand in native byte order. Python's own numbers become ``like``, or float64. Device arrays stay."""
+    if is_device_array(given):
+        return given
     try:
         array = np.asarray(given)
         if isinstance(given, (list, tuple, bool, int, float)) and array.dtype.kind in "biuf":
@@ -50,15 +54,18 @@ def call(write: Callable[..., Any], parameters: tuple[Any, ...], *operands: Any,
 
     Returns an array, or a tuple of them where ``write`` returns one. ``out`` takes the only one.
     """
-    key: list[Any] = [write, parameters]
-    arrays: list[np.ndarray] = []
+    there = any(type(o) is not np.ndarray and is_device_array(o) for o in operands)
+    key: list[Any] = [write, parameters, there]
+    arrays: list[Any] = []
     for operand in operands:
         if operand is None:
             key.append(None)
             continue
         if type(operand) is not np.ndarray or not operand.dtype.isnative:
-            operand = as_array("an operand", operand, arrays[0].dtype if arrays else None)
-        key += (operand.shape, operand.dtype)
+            operand = as_array("an operand", operand, arrays[0].dtype if arrays and not there else None)
+        if there and isinstance(operand, np.ndarray):
+            raise InputError("some operands lie on the device and some do not; nothing is copied silently")
+        key += (tuple(operand.shape), operand.dtype)
         arrays.append(operand)
     signature = tuple(key)
     try:
@@ -69,23 +76,32 @@ def call(write: Callable[..., Any], parameters: tuple[Any, ...], *operands: Any,
     except TypeError:
         return call(write, _hashable(parameters), *operands, out=out)
     if layer is None:
-        layer = _compile(write, parameters, operands, arrays)
+        layer = _compile(write, parameters, operands, arrays, there)
         _keep(signature, layer)
     return layer(arrays, out)
 
 
 def _compile(
-    write: Callable[..., Any], parameters: tuple[Any, ...], operands: tuple[Any, ...], arrays: list[np.ndarray]
-) -> Layer:
-    from sigconv.nn.layer import Layer
+    write: Callable[..., Any], parameters: tuple[Any, ...], operands: tuple[Any, ...], arrays: list[Any], there: bool
+) -> Layer | DeviceLayer:
     from sigconv.nn.net import Net
 
-    net, given = Net(), iter(arrays)
+    make: type[Layer] | type[DeviceLayer]
+    if there:
+        from sigconv.nn.there import DeviceLayer as make
+        from sigconv.runtime.device import dtype_of
+
+        dtypes = list(map(dtype_of, arrays))
+    else:
+        from sigconv.nn.layer import Layer as make
+
+        dtypes = [a.dtype for a in arrays]
+    net, given = Net(), iter(zip(arrays, dtypes, strict=True))
     try:
-        variables = [None if o is None else net.input((a := next(given)).shape, a.dtype) for o in operands]
+        variables = [None if o is None else net.input(tuple((a := next(given))[0].shape), a[1]) for o in operands]
         written = write(net, *parameters, *variables)
         results = written if isinstance(written, tuple) else (written,)
-        return Layer(net.graph(results), [a.dtype for a in arrays], isinstance(written, tuple))
+        return make(net.graph(results), dtypes, isinstance(written, tuple))
     except InputError:
         raise
     except (ModelError, TypeError, ValueError, OverflowError) as e:
@@ -93,7 +109,7 @@ def _compile(
         raise InputError(f"{name} with parameters {parameters}: {e}") from e
 
 
-def _keep(signature: Any, layer: Layer) -> None:
+def _keep(signature: Any, layer: Layer | DeviceLayer) -> None:
     with _lock:
         _layers[signature] = layer
         held = sum(kept.nbytes for kept in _layers.values())

@@ -11,6 +11,7 @@ from numba import cuda
 
 from sigconv.errors import DeviceError
 from sigconv.kernels.cuda.jit import SIMULATED
+from sigconv.runtime.dlpack import Taken
 
 OLDEST = (7, 0)
 """Compute capability that the kernels need: what CUDA 13 still compiles for starts at 7.5, CUDA 12 at 5.0."""
@@ -97,19 +98,32 @@ def new_stream() -> Any:
 
 
 # --- other libraries' arrays -----------------------------------------------------------------------------------------
+_LEGACY = 1
+"""The default stream's number in DLPack."""
+
+
 def adopt(value: Any, stream: Any) -> Any:
     """The value as Numba's device array, without a copy; ``stream`` waits for what its producer has queued."""
     if getattr(value, "__cuda_ndarray__", False):
         return value
-    if not hasattr(value, "__cuda_array_interface__"):
-        raise DeviceError(
-            f"{type(value).__name__} offers DLPack but no __cuda_array_interface__: wrap it, "
-            "cupy.from_dlpack(x) or torch.from_dlpack(x)"
-        )
-    producer = value.__cuda_array_interface__.get("stream")
-    if producer is not None:
-        follow(stream, cuda.external_stream(producer))
+    if not hasattr(value, "__cuda_array_interface__"):  # DLPack: its producer lets our stream wait
+        return cuda.as_cuda_array(Taken(value.__dlpack__(stream=int(stream) or _LEGACY)), sync=False)
+    if value.__cuda_array_interface__.get("stream") is not None:
+        follow(stream, stream_of(value))
     return cuda.as_cuda_array(value, sync=False)
+
+
+def dtype_of(value: Any) -> np.dtype[Any]:
+    """The dtype of a device array of any library."""
+    interface = getattr(value, "__cuda_array_interface__", None)
+    return np.dtype(interface["typestr"] if interface else value.dtype)
+
+
+def stream_of(value: Any) -> Any:
+    """The stream whose order the array's users keep: work queued there needs no synchronisation with them."""
+    interface = getattr(value, "__cuda_array_interface__", None) or {}
+    handle = interface.get("stream")
+    return cuda.default_stream() if handle is None else cuda.external_stream(handle)
 
 
 def follow(later: Any, earlier: Any) -> None:

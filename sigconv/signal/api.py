@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sigconv import config
+from sigconv.errors import InputError
+from sigconv.runtime.kinds import device_of
 from sigconv.signal import methods, short
 from sigconv.signal import problem as problems
 from sigconv.signal.problem import Array, Problem
@@ -88,6 +90,26 @@ def _solve(
     return target
 
 
+def _on_device(in1: Any, in2: Any, device: str | None) -> bool:
+    """Whether a CUDA device does it: asked for, or an input lies on one."""
+    if device is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
+        return False
+    return device_of((in1, in2), device) == "cuda"
+
+
+def _there(in1: Any, in2: Any, mode: str, method: str, convolves: bool, **options: Any) -> Any:
+    """The result by the device's own kernels; options that it lacks are an InputError."""
+    from sigconv.signal import device
+
+    absent = {"dtype": None, "out": None, "nan_policy": "propagate", "workers": None, "max_workspace": None}
+    given = [name for name, default in absent.items() if options.pop(name, default) is not default]
+    if method not in _SUMS:
+        given.append(f"method={method!r}")
+    if given:
+        raise InputError(f"{', '.join(given)}: not on a CUDA device, which sums directly into a new array")
+    return device.solve(in1, in2, mode, convolves=convolves, **options)
+
+
 def _scalars(in1: Any, in2: Any, conjugates: bool, mode: str, method: str) -> Any:
     """The product where both inputs have no axes, else None."""
     if np.ndim(in1) or np.ndim(in2):
@@ -112,6 +134,7 @@ def convolve(
     nan_policy: str = "propagate",
     workers: int | None = None,
     max_workspace: int | None = None,
+    device: str | None = None,
 ) -> Any:
     """Convolution of two N-dimensional arrays: ``y[n] = sum_k in1[n - k] in2[k]``. The second input is flipped.
 
@@ -147,6 +170,10 @@ def convolve(
         Threads; by default the setting ``SIGCONV_THREADS`` at the first call. Results do not depend on it.
     max_workspace : int, optional
         Bytes that a method picked by 'auto' may use beside inputs and result.
+    device : {'cpu', 'cuda'}, optional
+        Where to do it; by default where the inputs lie. CUDA arrays of any library give a result of ``in1``'s kind on
+        the device, NumPy arrays with 'cuda' are copied once each way. There the last one or two axes are convolved by
+        direct sums, in float32 or float64.
 
     Returns
     -------
@@ -167,6 +194,11 @@ def convolve(
     >>> convolve([1, 2, 3, 4], [1, 1, 1], mode='same', boundary='wrap')
     array([7, 6, 9, 8])
     """
+    if _on_device(in1, in2, device):
+        return _there(
+            in1, in2, mode, method, True, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
+            nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
+        )  # fmt: skip
     if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
         if (
             boundary == "fill"
@@ -202,6 +234,7 @@ def correlate(
     nan_policy: str = "propagate",
     workers: int | None = None,
     max_workspace: int | None = None,
+    device: str | None = None,
 ) -> Any:
     """Cross-correlation of two N-dimensional arrays: ``y[n] = sum_k in1[k + n] conj(in2[k])``. Nothing is flipped.
 
@@ -213,6 +246,11 @@ def correlate(
     >>> correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
+    if _on_device(in1, in2, device):
+        return _there(
+            in1, in2, mode, method, False, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
+            nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
+        )  # fmt: skip
     if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
         if (
             boundary == "fill"
@@ -281,9 +319,14 @@ def oaconvolve(
 
 
 def _two_dimensional(
-    in1: Any, in2: Any, mode: str, boundary: str, fillvalue: Any, method: str, convolves: bool
-) -> Array:
+    in1: Any, in2: Any, mode: str, boundary: str, fillvalue: Any, method: str, convolves: bool, device: str | None
+) -> Any:
     name = "convolve2d" if convolves else "correlate2d"
+    if _on_device(in1, in2, device):
+        if len(in1.shape) != 2 or len(in2.shape) != 2:
+            raise ValueError(f"{name} inputs must both be 2-D arrays, got shapes {in1.shape} and {in2.shape}")
+        options: Any = dict(boundary=boundary, fillvalue=fillvalue, late_centre=not convolves)
+        return _there(in1, in2, mode, method, convolves, **options)
     if np.ndim(in1) != 2 or np.ndim(in2) != 2:
         raise ValueError(f"{name} inputs must both be 2-D arrays, got {np.ndim(in1)} and {np.ndim(in2)} axes")
     problem = problems.make(
@@ -301,7 +344,8 @@ def convolve2d(
     fillvalue: Any = 0,
     *,
     method: str = "auto",
-) -> Array:
+    device: str | None = None,
+) -> Any:
     """Convolution of two 2-D arrays, the second flipped on both axes. `convolve` takes the same and more.
 
     Examples
@@ -310,7 +354,7 @@ def convolve2d(
     array([[ 1, 12],
            [ 3, 34]])
     """
-    return _two_dimensional(in1, in2, mode, boundary, fillvalue, method, True)
+    return _two_dimensional(in1, in2, mode, boundary, fillvalue, method, True, device)
 
 
 def correlate2d(
@@ -321,13 +365,14 @@ def correlate2d(
     fillvalue: Any = 0,
     *,
     method: str = "auto",
-) -> Array:
+    device: str | None = None,
+) -> Any:
     """Cross-correlation of two 2-D arrays, ``in2`` conjugated and not flipped.
 
     As in SciPy, 'same' starts at ``K // 2`` of the full result, where `correlate` starts at ``(K - 1) // 2``: for even
     kernels they differ by one sample.
     """
-    return _two_dimensional(in1, in2, mode, boundary, fillvalue, method, False)
+    return _two_dimensional(in1, in2, mode, boundary, fillvalue, method, False, device)
 
 
 def choose_conv_method(

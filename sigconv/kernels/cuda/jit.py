@@ -122,9 +122,14 @@ def _as_if_on(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def _compile(function: Callable[..., None], signature: tuple[Any, ...]) -> Any:
-    """For the current device, kept on disk where Numba finds a place to write."""
+    """For the current device; kept on disk where Numba finds a place to write, unless that would be of no use.
+
+    The key of what is kept holds the function's cells: a compiled function among them differs in every process.
+    """
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    plain = all(isinstance(c, (int, float, np.generic, type)) for c in cells)
     try:
-        return cuda.jit(signature, cache=True)(function)
+        return cuda.jit(signature, cache=plain)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
