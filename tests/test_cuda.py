@@ -35,6 +35,7 @@ def suite() -> Iterator[subprocess.Popen[str]]:
     )
     yield process
     process.kill()
+    process.wait()
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "sigconv" + room
                 for room in (
                     *("", ".model", ".inspect", ".files", ".race", ".models", ".demo", ".kernels.jit"),
-                    *(".cv", ".filters", ".signal"),
+                    *(".cv", ".filters", ".signal", ".runtime.device"),
                 )
             ),
             "sigconv.export.check",

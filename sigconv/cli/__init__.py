@@ -1,4 +1,4 @@
-"""The command line: networks, signals, pictures, and the cache of compiled kernels.
+"""The command line: networks, signals, pictures, the cache of compiled kernels, and the CUDA device.
 
 Exit codes: 0 fine, 1 a check failed, 2 bad usage or unreadable input (one line on stderr, no traceback).
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import sigconv
-from sigconv.cli import compiled, explain, networks, pictures, sounds
+from sigconv.cli import compiled, explain, gpu, networks, pictures, sounds
 from sigconv.cli.options import Commands
 from sigconv.errors import SigconvError
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"sigconv {sigconv.__version__}")
     commands = Commands(top)
-    for group in (networks, explain, sounds, pictures, compiled):
+    for group in (networks, explain, sounds, pictures, compiled, gpu):
         group.add(commands)
     return top
 

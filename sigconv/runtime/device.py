@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,31 @@ def require() -> None:
     why = problem()
     if why is not None:
         raise DeviceError(why)
+
+
+def describe() -> dict[str, str]:
+    """What was found, by name: the software, and the device if there is one."""
+    found = {"software": _software()}
+    if SIMULATED:
+        return {**found, "device": "none: Numba's simulator runs kernels as threads of Python"}
+    with suppress(cuda.cudadrv.error.CudaSupportError, cuda.cudadrv.driver.CudaAPIError):
+        found["driver"] = "CUDA " + ".".join(map(str, cuda.cudadrv.driver.driver.get_version()))
+        gpu = cuda.get_current_device()
+        name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+        free, total = cuda.current_context().get_memory_info()
+        found["device"] = f"{name}, compute capability {'.'.join(map(str, tuple(gpu.compute_capability)[:2]))}"
+        found["memory"] = f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} of them free"
+    return found
+
+
+def _software() -> str:
+    """Which package compiles kernels."""
+    versions = {}
+    for package in ("numba-cuda", "numba", "cuda-bindings"):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    names = ", ".join(f"{package} {number}" for package, number in versions.items())
+    return names if "numba-cuda" in versions else f"{names} (its own CUDA target; {INSTALL} brings numba-cuda)"
 
 
 def _line(error: BaseException) -> str:

@@ -79,9 +79,23 @@ class _Block:
             raise self._failed[0]
 
 
+LAUNCHED: set[str] = set()
+"""Names of the kernels that ran."""
+
+
 def install(seed: int) -> None:
-    """Replace the simulator's way of running a block."""
+    """Replace the simulator's way of running a block, and write down which kernels run."""
     from numba.cuda.simulator import kernel
+
+    from sigconv.kernels.cuda.jit import Kernel
+
+    launch = Kernel.launch
+
+    def noted(self: Any, *args: Any, **options: Any) -> None:
+        LAUNCHED.add(self.name)
+        launch(self, *args, **options)
+
+    Kernel.launch = noted  # type: ignore[method-assign]
 
     order = random.Random(seed)
 
