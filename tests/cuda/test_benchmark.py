@@ -1,0 +1,45 @@
+"""``python -m benchmarks.gpu`` runs to its end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import gpu
+
+
+def test_the_command_checks_times_and_writes(tmp_path, capsys):
+    target = tmp_path / "gpu.json"
+    assert gpu.main(["--tiny", "--budget", "8", "--output", str(target)]) == 0
+    document = json.loads(target.read_text())
+    assert document["simulated"]
+    done = [c for c in document["checks"] if c["ok"]]
+    assert done
+    assert all(c["difference"] <= gpu.TOLERANCE for c in done)
+    assert len({c["case"] for c in document["checks"]}) > 30  # those that there was no time for are listed
+    assert "wrong" in capsys.readouterr().out
+
+
+def test_a_wrong_result_is_found(monkeypatch, tmp_path):
+    sizes = gpu.cases.TINY
+    few = gpu.cases.Sizes(sizes.checks[:1], (), (), (), sizes.signals[:1])
+    monkeypatch.setattr(gpu.cases, "TINY", few)
+    right = gpu._difference
+    monkeypatch.setattr(gpu, "_difference", lambda got, want: right(got + 1e-3, want))
+    assert gpu.main(["--tiny", "--checks", "--output", str(tmp_path / "gpu.json")]) == 1
+
+
+@pytest.mark.parametrize("op", ["conv", "MaxPool", "Gemm", "GlobalAveragePool", "ConvTranspose"])
+def test_torch_runs_the_same_nodes(op, rng):
+    """The stand-in for torch's side of the comparison, on torch's CPU where torch is installed."""
+    torch = pytest.importorskip("torch")
+    from benchmarks import gpu_peers
+    from sigconv.graph.interpret import interpret
+
+    made = next(c for c in gpu.cases.TINY.checks if c.name.startswith(op))
+    graph, feeds = made.make(rng)
+    want = interpret(graph, feeds)
+    got = gpu_peers.runner(torch, graph, feeds, "cpu")()
+    for name, reference in want.items():
+        assert abs(got[name].numpy() - reference).max() <= 1e-4
