@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from sigconv.errors import InputError, ModelError, SigconvError, UnsupportedError
+from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.export.external import NOWHERE, External
 from sigconv.export.reader import read
 from sigconv.export.tensors import to_array
 from sigconv.graph.evaluate import evaluate
+from sigconv.graph.infer import infer, nbytes
 from sigconv.graph.interpret import interpret
-from sigconv.graph.ir import Node, Value
+from sigconv.graph.ir import Graph, Node, Value
+from sigconv.ops.spec import Fact
 from sigconv.text import short, sizes, table
 
 TOLERANCE = 1e-3
@@ -30,8 +33,11 @@ QUANTIZED_TOLERANCE = 0.02
 SMALLEST_SCALE = 0.05
 """The scale of a value is its largest finite magnitude, but at least this."""
 
-Values = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""Feeds to every value of the graph, by name."""
+KEEP_NBYTES = 1 << 30
+"""Bytes of values that one run keeps on each side; a model with more is run again for the next ones."""
+
+Values = Callable[[Mapping[str, np.ndarray], Collection[str]], Mapping[str, np.ndarray]]
+"""Feeds, and the names of values, to those values by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ def check(
     values: Values | None = None,
     tolerance: float | None = None,
     float64: bool = False,
+    keep_nbytes: int = KEEP_NBYTES,
 ) -> Report:
     """Compare every value of a model with onnxruntime's.
 
@@ -138,6 +145,8 @@ def check(
         models.
     float64 : bool
         Also compute every value in double precision, by the slow references, and say who is closer to it.
+    keep_nbytes : int
+        Values that one run keeps, in bytes: the others are compared by running the model again, as often as it takes.
 
     Raises
     ------
@@ -150,32 +159,65 @@ def check(
     if source is None or (hasattr(source, "graph") and not isinstance(source, ModelProto)):
         raise InputError("the model was not loaded from an ONNX source, so there is nothing to give onnxruntime")
     graph = read(source)
-    run = values or getattr(model, "values", None) or (lambda given: interpret(graph, given, keep=True))
+    run: Values = values or getattr(model, "values", None) or partial(_interpreted, graph)
     feeds = random_feeds(graph.inputs, seed) if feeds is None else dict(feeds)
-    names = [out for node in graph.nodes for out in node.outputs if out]
     if tolerance is None:
         quantized = any("Quantize" in node.op or node.op.startswith(("QLinear", "QGemm")) for node in graph.nodes)
         tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
-    theirs = _onnxruntime(source, feeds, names)
-    ours = run(feeds)
-    sides = [{**graph.constants, **feeds, **side} for side in (ours, theirs)]
+    oracle = _Onnxruntime(source, [out for node in graph.nodes for out in node.outputs if out])
     outputs = frozenset(v.name for v in graph.outputs)
-    precise = interpret(graph, feeds, float64=True, keep=True) if float64 else {}
     rows = []
-    for node in graph.nodes:
-        for i, name in enumerate(node.outputs):
-            if name not in ours or name not in theirs:
-                continue
-            mine = ours[name]
-            if name not in outputs and mine.dtype.kind == theirs[name].dtype.kind == "f":
-                mine = mine.astype(theirs[name].dtype)  # inner values may be kept wider than the model says
-            row = compare(node.label, name, mine, theirs[name], tolerance)
-            if not row.ok and all(_consistent(node, i, side, tolerance) for side in sides):
-                row = replace(row, inherited=True, problem=f"{row.problem} (inherited)")
-            if mine.dtype.kind == "f" and name in precise:
-                row = replace(row, closer=_closer(precise[name], mine, theirs[name]))
-            rows.append(row)
+    for nodes in _chunks(graph, feeds, keep_nbytes):
+        wanted = {name for node in nodes for name in (*node.inputs, *node.outputs) if name in oracle.names}
+        theirs, ours = oracle(feeds, wanted), run(feeds, wanted)
+        sides = [{**graph.constants, **feeds, **side} for side in (ours, theirs)]
+        precise = interpret(graph, feeds, outputs=sorted(wanted), float64=True) if float64 else {}
+        for node in nodes:
+            for i, name in enumerate(node.outputs):
+                if name in ours and name in theirs:
+                    rows.append(_row(node, i, sides, precise, tolerance, name in outputs))
     return Report(tuple(rows), outputs, tolerance)
+
+
+def _interpreted(graph: Graph, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+    return interpret(graph, feeds, outputs=sorted(names))
+
+
+def _chunks(graph: Graph, feeds: Mapping[str, np.ndarray], limit: int) -> Iterator[list[Node]]:
+    """The nodes in order, in groups whose inputs and outputs take at most ``limit`` bytes where one node's do."""
+    facts = infer(graph, {name: array.shape for name, array in feeds.items()})
+    kept: set[str] = set()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        names = {n for n in (*node.inputs, *node.outputs) if n and n not in graph.constants}
+        if nodes and sum(nbytes(facts.get(n, Fact())) for n in kept | names) > limit:
+            yield nodes
+            nodes, kept = [], set()
+        nodes.append(node)
+        kept |= names
+    if nodes:
+        yield nodes
+
+
+def _row(
+    node: Node,
+    i: int,
+    sides: Sequence[Mapping[str, np.ndarray]],
+    precise: Mapping[str, np.ndarray],
+    tolerance: float,
+    is_output: bool,
+) -> Row:
+    """Output ``i`` of the node as both ``sides``, ours first, have it."""
+    name = node.outputs[i]
+    ours, theirs = (side[name] for side in sides)
+    if not is_output and ours.dtype.kind == theirs.dtype.kind == "f":
+        ours = ours.astype(theirs.dtype)  # inner values may be kept wider than the model says
+    row = compare(node.label, name, ours, theirs, tolerance)
+    if not row.ok and all(_consistent(node, i, side, tolerance) for side in sides):
+        row = replace(row, inherited=True, problem=f"{row.problem} (inherited)")
+    if ours.dtype.kind == "f" and name in precise:
+        row = replace(row, closer=_closer(precise[name], ours, theirs))
+    return row
 
 
 def _closer(precise: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> str:
@@ -257,29 +299,40 @@ def _ulp(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(ordered(a) - ordered(b)).max())
 
 
-def _onnxruntime(source: Any, feeds: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The named values as onnxruntime computes them, one thread, nothing fused; those it lacks are left out."""
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise UnsupportedError(
-            "the check compares with onnxruntime, which is not installed: pip install onnxruntime", ("onnxruntime",)
-        ) from e
-    model = _self_contained(source)
-    written = {out for node in model.graph.node for out in node.output if node.op_type != "Constant"}
-    listed = {info.name for info in model.graph.output}
-    wanted = [name for name in names if name in written]
-    model.graph.output.extend(ValueInfoProto(name=name) for name in wanted if name not in listed)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return dict(zip(wanted, session.run(wanted, dict(feeds)), strict=True)) if wanted else {}
-    except SigconvError:
-        raise
-    except Exception as e:  # its own exception types share no base class but this
-        raise UnsupportedError(f"onnxruntime cannot run this model: {e}", ("onnxruntime",)) from e
+class _Onnxruntime:
+    """Any values as onnxruntime computes them, one thread, nothing fused; ``names`` are those that it has."""
+
+    def __init__(self, source: Any, names: Iterable[str]) -> None:
+        try:
+            import onnxruntime
+        except ImportError as e:
+            raise UnsupportedError(
+                "the check compares with onnxruntime, which is not installed: pip install onnxruntime",
+                ("onnxruntime",),
+            ) from e
+        model = _self_contained(source)
+        written = {out for node in model.graph.node for out in node.output if node.op_type != "Constant"}
+        listed = {info.name for info in model.graph.output}
+        self.names = frozenset(names) & written
+        model.graph.output.extend(ValueInfoProto(name=name) for name in sorted(self.names - listed))
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        self._session = self._guarded(
+            lambda: onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        )
+
+    def __call__(self, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+        wanted = sorted(names)
+        found = self._guarded(lambda: self._session.run(wanted, dict(feeds))) if wanted else []
+        return dict(zip(wanted, found, strict=True))
+
+    @staticmethod
+    def _guarded(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as e:  # its own exception types share no base class but this
+            raise UnsupportedError(f"onnxruntime cannot run this model: {e}", ("onnxruntime",)) from e
 
 
 def _self_contained(source: Any) -> ModelProto:

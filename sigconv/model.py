@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,22 +200,24 @@ class Model:
             self._program(full, self._threads if threads is None else threads, tolerance, where, fallback)
         )
 
-    def values(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Every value of the graph as the engine computes it, nothing fused away."""
+    def values(self, feeds: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """Every value of the graph, or those of the ``names``, as the engine computes it, nothing fused across them."""
         arrays = {v.name: _array(v, feeds) for v in self.inputs}
         known = {v.name for v in self.inputs} | set(self.graph.constants)
         ends = {v.name: v for v in self.outputs}
         made = (o for node in self.graph.nodes for o in node.outputs if o and o not in known)
-        everything = [ends.get(o, Value(o)) for o in made]
+        everything = [ends.get(o, Value(o)) for o in made if names is None or o in names]
         shapes = {k: a.shape for k, a in arrays.items()}
         program = program_of(self.graph.replace(outputs=tuple(everything)), shapes, self._threads or 1, TOLERANCE)
         return Session(program).run(arrays)
 
-    def check(self, feeds: Mapping[str, Any] | None = None, *, float64: bool = False) -> Report:
+    def check(
+        self, feeds: Mapping[str, Any] | None = None, *, float64: bool = False, keep_nbytes: int | None = None
+    ) -> Report:
         """Compare every node's output with onnxruntime's; see `sigconv.export.check`."""
-        from sigconv.export.check import check
+        from sigconv.export.check import KEEP_NBYTES, check
 
-        return check(self, feeds, float64=float64)
+        return check(self, feeds, float64=float64, keep_nbytes=KEEP_NBYTES if keep_nbytes is None else keep_nbytes)
 
     def save(
         self, path: str | os.PathLike[str], opset: int | None = None, *, external_data: bool | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import helper
 
+import sigconv as sc
 from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.export.check import check, compare, random_feeds
 from sigconv.export.reader import read
@@ -25,6 +26,7 @@ from sigconv.graph.passes import (
     simplify,
     toposort,
 )
+from tests.cases import networks
 from tests.cases.onnx_models import model_of
 from tests.sources import MODELS
 
@@ -407,7 +409,7 @@ def test_the_first_divergence_is_named() -> None:
     graph = read(path)
     node = next(n for n in graph.nodes if n.op == "Relu")
 
-    def broken(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def broken(given: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
         changed = tuple(n.replace(op="Neg") if n is node else n for n in graph.nodes)
         return interpret(graph.replace(nodes=changed), given, keep=True)
 
@@ -427,7 +429,7 @@ def test_an_inherited_difference_is_told_from_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(model_of(nodes, feeds, constants={"zero": np.float32([0])}).SerializeToString())
 
-    def rounded(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def rounded(given: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
         values = interpret(read(path), {"x": np.sqrt(given["x"] ** 2 + np.float32(1e-5))}, keep=True)
         return {name: values[name] for name in "aby"}
 
@@ -477,3 +479,24 @@ def test_comparison(ours: np.ndarray, theirs: np.ndarray, ok: bool, ulp: int | N
 def test_an_unknown_operator_is_unsupported() -> None:
     with pytest.raises(UnsupportedError, match="Foo"):
         infer(graph_of([op("Foo", "x")], {"x": (2,)}))
+
+
+def test_a_check_in_parts_says_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(networks.cnn(1, size=16).SerializeToString())
+    model, kept = sc.load(path), []
+    limit = 45_000
+    feeds = {"x": np.random.default_rng(3).standard_normal((1, 3, 16, 16), np.float32)}
+
+    def counted(given: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+        values = interpret(read(path), given, outputs=sorted(names))
+        kept.append(sum(v.nbytes for v in values.values()))
+        return values
+
+    whole = check(path, feeds, float64=True)
+    parts = check(path, feeds, values=counted, float64=True, keep_nbytes=limit)
+    assert parts == whole
+    assert len(kept) > 3
+    assert max(kept) <= limit < sum(kept)
+    assert [r.value for r in model.check(feeds, keep_nbytes=1).rows] == [r.value for r in whole.rows]
+    assert model.check(feeds, keep_nbytes=1).ok

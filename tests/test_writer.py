@@ -40,12 +40,16 @@ def test_trained_networks_come_back_the_same(name: str, models: Path, tmp_path: 
     assert_alike(model.graph, sc.load(tmp_path / "m.onnx").graph)
 
 
-@pytest.mark.parametrize("name", ["cifar_pytorch", "fastestdet", "kws_m_qdq", "squeezenet_fp16", "yunet_n_dynamic"])
-@pytest.mark.parametrize("opset", [None, 17])
+OLDER = dict.fromkeys(("cifar_pytorch", "fastestdet", "kws_m_qdq", "squeezenet_fp16", "yunet_n_dynamic"), 17)
+
+
+@pytest.mark.parametrize("name, opset", [*((name, None) for name in sorted({*SHAPES, *STREAMS})), *OLDER.items()])
 def test_trained_networks_give_the_original_numbers(name: str, opset: int | None, models: Path, tmp_path: Path) -> None:
     path = models / f"{name}.onnx"
     model = sc.load(path)
-    feeds = {model.inputs[0].name: random_input(name, SHAPES[name][0], model.inputs[0].dtype)}
+    shapes, _, feeds = STREAMS[name] if name in STREAMS else ({model.inputs[0].name: SHAPES[name][0]}, {}, {})
+    dtypes = {v.name: v.dtype for v in model.inputs}
+    feeds = {**{k: random_input(name, shape, dtypes[k]) for k, shape in shapes.items()}, **feeds}
     want = expected(onnxruntime_session(path, optimized=False), feeds)
     for graph in (model.graph, simplify(model.graph)):
         write(graph, tmp_path / "m.onnx", opset)

@@ -27,9 +27,11 @@ def with_weights(graph: Graph, weights: Mapping[str, Any] | str | os.PathLike[st
     """The graph with every constant replaced by the weight of its name.
 
     ``weights`` is a mapping of name to array or torch tensor (a state dict), an ``.npz`` or an ``.onnx`` file. Raises
-    InputError that lists every missing name, unexpected name and shape that does not fit.
+    InputError that lists every missing name, unexpected name (but in an ONNX file) and shape that does not fit.
     """
     given = _arrays(weights)
+    if isinstance(weights, (str, os.PathLike)) and Path(weights).suffix != ".npz":
+        given = {k: v for k, v in given.items() if k in graph.constants}  # exporters add sizes and axes of their own
     wanted = graph.constants
     missing = [k for k in wanted if k not in given]
     unexpected = [k for k in given if k not in wanted]
@@ -49,14 +51,16 @@ def with_weights(graph: Graph, weights: Mapping[str, Any] | str | os.PathLike[st
 
 
 def _arrays(weights: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    if isinstance(weights, (str, os.PathLike)):
-        if Path(weights).suffix == ".npz":
-            with np.load(weights, allow_pickle=False) as file:
-                return dict(file)
-        return dict(load(weights).graph.constants)
+    if isinstance(weights, (str, os.PathLike)) and Path(weights).suffix == ".npz":
+        with np.load(weights, allow_pickle=False) as file:
+            found: Mapping[str, Any] = dict(file)
+    elif isinstance(weights, (str, os.PathLike)):
+        found = load(weights).graph.constants
+    else:
+        found = weights
     return {
         k: np.asarray(v.detach().cpu() if hasattr(v, "detach") else v)
-        for k, v in weights.items()
+        for k, v in found.items()
         if not k.endswith(IGNORED)
     }
 
