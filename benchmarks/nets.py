@@ -1,19 +1,24 @@
-"""The nets that are measured, as ONNX files: built with onnx.helper alone, seeded He weights, a free batch size.
+"""The nets that are measured, as ONNX files: the classic ones from `sigconv.models`, the others built here.
 
-Shapes and operators are those of the classic nets as torch exports them for inference: batch normalization folded into
-the convolutions, dropout gone. Weights are random: time does not depend on them, and outputs stay finite.
+All are as for inference: batch normalization folded into the convolutions, dropout gone; seeded He weights, a free
+batch size. Weights are random: time does not depend on them, and outputs stay finite.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+import sigconv
+from sigconv.export.writer import to_proto
+from sigconv.graph.passes import simplify
 
 FOLDER = Path(__file__).parent / ".models"
 
@@ -104,56 +109,12 @@ class Net:
         return onnx.shape_inference.infer_shapes(proto)
 
 
-def lenet5() -> onnx.ModelProto:
-    """LeCun et al. 1998, 1×32×32."""
-    n = Net("lenet5", 1, 32, 32)
-    x = n.pool(n.relu(n.conv("x", 6, 5, pads=[0] * 4)), 2, 2)
-    x = n.pool(n.relu(n.conv(x, 16, 5, pads=[0] * 4)), 2, 2)
-    x = n.op("Flatten", n.relu(n.conv(x, 120, 5, pads=[0] * 4)))
-    return n.model(n.dense(n.relu(n.dense(x, 84, 120)), 10, 84))
-
-
-def alexnet() -> onnx.ModelProto:
-    """Krizhevsky, One weird trick, 2014 (torchvision's), 3×224×224."""
-    n = Net("alexnet", 3, 224, 224)
-    x = n.pool(n.relu(n.conv("x", 64, 11, stride=4, pads=[2] * 4)), 3, 2)
-    x = n.pool(n.relu(n.conv(x, 192, 5)), 3, 2)
-    for channels in (384, 256, 256):
-        x = n.relu(n.conv(x, channels))
-    x = n.op("Flatten", n.pool(x, 3, 2))
-    x = n.relu(n.dense(n.relu(n.dense(x, 4096, 9216)), 4096, 4096))
-    return n.model(n.dense(x, 1000, 4096))
-
-
-def vgg16() -> onnx.ModelProto:
-    """Simonyan & Zisserman 2014, with batch normalization (folded), 3×224×224."""
-    n, x = Net("vgg16_bn", 3, 224, 224), "x"
-    for channels, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        for _ in range(layers):
-            x = n.relu(n.conv(x, channels))
-        x = n.pool(x, 2, 2)
-    x = n.op("Flatten", x)
-    x = n.relu(n.dense(n.relu(n.dense(x, 4096, 512 * 49)), 4096, 4096))
-    return n.model(n.dense(x, 1000, 4096))
-
-
-def resnet(name: str, depths: Sequence[int], expansion: int) -> onnx.ModelProto:
-    """He et al. 2015, 3×224×224; the stride in a bottleneck's 3×3, as torchvision has it."""
-    n = Net(name, 3, 224, 224)
-    x = n.pool(n.relu(n.conv("x", 64, 7, stride=2)), 3, 2, 1)
-    for stage, depth in enumerate(depths):
-        width = 64 << stage
-        for block in range(depth):
-            stride = 2 if stage and not block else 1
-            if expansion == 1:
-                y = n.conv(n.relu(n.conv(x, width, stride=stride)), width, gain=0.5)
-            else:
-                y = n.relu(n.conv(n.relu(n.conv(x, width, 1)), width, stride=stride))
-                y = n.conv(y, width * expansion, 1, gain=0.5)
-            if not block and (stage or expansion > 1):
-                x = n.conv(x, width * expansion, 1, stride=stride, pads=[0] * 4, gain=1.0)
-            x = n.relu(n.op("Add", y, x))
-    return n.model(n.head(x))
+def classic(name: str, *image: int) -> onnx.ModelProto:
+    """One of `sigconv.models` as it is for inference; at a fixed ``image`` size where the net takes any."""
+    graph = simplify(sigconv.models.NETS[name]().graph)
+    (x,) = graph.inputs
+    shape = (*(x.shape or ())[:2], *image) if image else x.shape
+    return to_proto(graph.replace(inputs=(replace(x, shape=shape),)))
 
 
 def mobilenet_v2() -> onnx.ModelProto:
@@ -190,25 +151,6 @@ def squeezenet() -> onnx.ModelProto:
         x = n.concat(n.relu(n.conv(s, expand, 1)), n.relu(n.conv(s, expand)))
         x = n.pool(x, 3, 2, ceil=1) if pool else x
     return n.model(n.op("Flatten", n.op("GlobalAveragePool", n.relu(n.conv(x, 1000, 1)))))
-
-
-def unet(base: int = 32) -> onnx.ModelProto:
-    """Ronneberger et al. 2015, padded, transposed convolutions upwards, 3×256×256 to one map."""
-    n, x, skips = Net("unet", 3, 256, 256), "x", []
-
-    def double(x: str, channels: int) -> str:
-        return n.relu(n.conv(n.relu(n.conv(x, channels)), channels))
-
-    for level in range(4):
-        skips.append(double(x, base << level))
-        x = n.pool(skips[-1], 2, 2)
-    x = double(x, base << 4)
-    for level in reversed(range(4)):
-        inputs, channels = base << (level + 1), base << level
-        weight, bias = n.weight((inputs, channels, 2, 2), inputs), n.weight((channels,), 100)
-        up = n.op("ConvTranspose", x, weight, bias, channels=channels, kernel_shape=[2, 2], strides=[2, 2])
-        x = double(n.concat(skips[level], up), channels)
-    return n.model(n.conv(x, 1, 1))
 
 
 def wavenet(channels: int = 32, layers: int = 10) -> onnx.ModelProto:
@@ -267,14 +209,14 @@ def style() -> onnx.ModelProto:
 
 
 NETS: dict[str, Callable[[], onnx.ModelProto]] = {
-    "LeNet-5": lenet5,
-    "AlexNet": alexnet,
-    "VGG-16-BN": vgg16,
-    "ResNet-18": lambda: resnet("resnet18", (2, 2, 2, 2), 1),
-    "ResNet-50": lambda: resnet("resnet50", (3, 4, 6, 3), 4),
+    "LeNet-5": lambda: classic("lenet5"),
+    "AlexNet": lambda: classic("alexnet"),
+    "VGG-16-BN": lambda: classic("vgg16_bn"),
+    "ResNet-18": lambda: classic("resnet18"),
+    "ResNet-50": lambda: classic("resnet50"),
     "MobileNetV2": mobilenet_v2,
     "SqueezeNet": squeezenet,
-    "U-Net": unet,
+    "U-Net": lambda: classic("unet", 256, 256),
     "WaveNet": wavenet,
     "ESPCN": espcn,
     "Style transfer": style,

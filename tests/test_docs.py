@@ -53,7 +53,11 @@ def test_the_guide_names_every_command():
     assert [name for name in commands if f"sigconv {name}" not in text] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/guide.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *(ROOT / "docs" / name for name in ("guide.md", "inspection.md"))],
+    ids=lambda p: p.name,
+)
 def test_python_in_the_pages_runs(page: Path, tmp_path: Path, monkeypatch):
     """The blocks of a page in order, with the demo's model as their file."""
     monkeypatch.chdir(tmp_path)
