@@ -144,6 +144,7 @@ OTHERS = [
           {"s": _ints(4, 1), "e": _ints(-9, 6), "a": _ints(0, 2), "t": _ints(-2, 2)}),
     _node("concat", "Concat", [(2, 3, 4), (2, 5, 4)], {"axis": 1}),
     _node("split", "Split", [(2, 7, 4)], {"axis": 1}, {"s": _ints(3, 4)}, outputs=("y", "z")),
+    _node("cast", "Cast", [(2, 3, 4)], {"to": 6}),
     _node("expand", "Expand", [(3, 1)], {}, {"s": _ints(2, 3, 4)}),
     _node("tile", "Tile", [(3, 2)], {}, {"s": _ints(2, 3)}),
     _node("depth-to-space", "DepthToSpace", [(1, 12, 3, 5)], {"blocksize": 2}),

@@ -70,8 +70,10 @@ REFERENCE = {
     "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
     "softsign": lambda x: x / (1 + np.abs(x)),
     "mish": lambda x: x * np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))),
+    "saturate": lambda x, zero, low, high: np.fmin(np.fmax(np.rint(x) + zero, low), high),
 }
 IMMEDIATES = {
+    "saturate": (-128.0, 127.0),
     "clip": (-0.75, 1.25),
     "leaky_relu": (0.01,),
     "thresholded_relu": (0.5,),

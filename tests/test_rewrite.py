@@ -8,7 +8,9 @@ import pytest
 from sigconv.graph.infer import specialize
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.planner.compile import compile_graph
 from sigconv.planner.rewrite import rewrite
+from sigconv.runtime.session import Session
 
 SHAPE = (2, 3, 7, 6)
 FLOAT = np.dtype(np.float32)
@@ -134,3 +136,17 @@ def test_batch_normalization_as_mul_and_add(rng) -> None:
     statistics = {name: rng.uniform(0.5, 1.5, 3).astype(np.float32) for name in ("gamma", "beta", "mean", "variance")}
     nodes = [Node("BatchNormalization", ("x", *statistics), ("y",), {"epsilon": 1e-3})]
     assert assert_same_function(graph(nodes, ["y"], rng, **statistics), rng) == ["Mul", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((2, 7, 5, 6), 5), ((1, 4, 9), 3), ((2, 6, 3, 2, 4), 2), ((1, 3, 4, 4), 9)]
+)
+def test_local_response_norm_is_a_pool_over_channels(shape: tuple[int, ...], size: int) -> None:
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal(shape).astype(np.float32) * 3
+    node = Node("LRN", ("x",), ("y",), {"size": size, "alpha": 0.2, "beta": 0.6, "bias": 1.5})
+    graph = Graph((node,), (Value("x", x.dtype, shape),), (Value("y", x.dtype, shape),))
+    program = compile_graph(graph, {"x": shape})
+    assert "numpy" not in {row.algorithm for row in program.rows}
+    want = interpret(graph, {"x": x}, float64=True)["y"]
+    np.testing.assert_allclose(Session(program).run({"x": x})["y"], want, rtol=2e-6, atol=1e-6)

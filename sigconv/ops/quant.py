@@ -17,6 +17,7 @@ from sigconv.ops._infer import (
     Attrs,
     Facts,
     axis_index,
+    broadcast_shapes,
     check_dtype,
     check_rank,
     common_dtype,
@@ -141,6 +142,17 @@ def DequantizeLinear(
         shifted = shifted - _granular(x_zero_point, x.shape, axis, block_size).astype(shifted.dtype)
     product = np.dtype(np.float64 if dtype == np.float64 else np.float32)
     return (shifted.astype(product) * _granular(x_scale, x.shape, axis, block_size).astype(product)).astype(dtype)
+
+
+def _infer_saturate(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
+    dtype = common_dtype(facts, allowed={"float32"})
+    return [Fact(dtype, broadcast_shapes(fact(facts, 0).shape, fact(facts, 1).shape))]
+
+
+@register("Saturate", domain="sigconv", infer=_infer_saturate, since=1, accuracy="exact")
+def Saturate(X: np.ndarray, zero_point: np.ndarray, *, low: int, high: int) -> np.ndarray:
+    """``round(X) + zero_point`` limited to [low, high], NaN to low: 8-bit codes in float32, inside programs only."""
+    return np.fmin(np.fmax(np.rint(X) + zero_point, np.float32(low)), np.float32(high))
 
 
 def _infer_dynamic(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:

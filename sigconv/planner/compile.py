@@ -18,6 +18,7 @@ from sigconv.planner.lower import cpu
 from sigconv.planner.memory import check_sizes
 from sigconv.planner.pool import Pool
 from sigconv.planner.precision import widen
+from sigconv.planner.quantized import in_codes
 from sigconv.planner.rewrite import rewrite
 from sigconv.planner.select import TOLERANCE, select
 from sigconv.runtime.program import Program, Row
@@ -47,7 +48,7 @@ def compile_graph(
     ModelError
         The shapes cannot be, or need more memory than there is: the message names the node.
     """
-    static = rewrite(_settled(widen(_frozen(graph)), shapes))
+    static = rewrite(in_codes(_settled(widen(_frozen(graph)), shapes)))
     units = fuse(static)
     builder = machine.builder(static, units, threads)
     builder.body, builder.pool = body, pool or builder.pool

@@ -59,7 +59,7 @@ def _attrs(*names: str) -> Callable[[Graph, Node], tuple[float, ...]]:
     """The node's attributes as numbers, by the operator's own defaults."""
 
     def read(graph: Graph, node: Node) -> tuple[float, ...]:
-        spec = lookup(node.op)
+        spec = lookup(node.op, node.domain)
         assert spec is not None
         return tuple(float({**spec.defaults, **node.attrs}[name]) for name in names)
 
@@ -92,6 +92,7 @@ ELEMENTWISE: Mapping[str, _Rule] = {
     "Selu": _Rule("selu", 1, _attrs("alpha", "gamma")),
     "ThresholdedRelu": _Rule("thresholded_relu", 1, _attrs("alpha")),
     "Gelu": _Rule("gelu", 1),
+    "Saturate": _Rule("saturate", 2, _attrs("low", "high")),
 }  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def opcode(node: Node) -> str:
 def is_elementwise(graph: Graph, node: Node) -> bool:
     """Whether the native elementwise kernel can run the node: one float type throughout, sizes known."""
     rule = ELEMENTWISE.get(node.op)
-    if rule is None or opcode(node) not in OPCODES or len(node.outputs) != 1:
+    if rule is None or node.domain not in ("", "sigconv") or opcode(node) not in OPCODES or len(node.outputs) != 1:
         return False
     operands = node.inputs if rule.variadic else node.inputs[: rule.arity]
     kinds = {value_dtype(graph, name) for name in (*operands, node.outputs[0])}

@@ -116,6 +116,11 @@ def per_channel(constant: tuple[int, ...], shape: tuple[int, ...], channel: int)
     return len(padded) == len(shape) and all(d == 1 or (i == channel and d == shape[i]) for i, d in enumerate(padded))
 
 
+def of_codes(weights: np.ndarray | None) -> bool:
+    """Whether weights are whole numbers of 9 bits: those of a quantised convolution, whose sums must stay exact."""
+    return weights is not None and bool((np.abs(weights) < 512).all()) and np.array_equal(weights, np.rint(weights))
+
+
 def _clusters(
     graph: Graph, readers: Mapping[str, list[Node]], outputs: set[str], absorbed: set[int]
 ) -> list[list[Node]]:

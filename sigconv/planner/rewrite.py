@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from sigconv.graph.ir import Graph, Node, Value, fresh
 from sigconv.planner.elementwise import static_shape
-from sigconv.planner.fuse import per_channel
+from sigconv.planner.fuse import of_codes, per_channel
 
 
 def rewrite(graph: Graph) -> Graph:
@@ -17,7 +19,7 @@ def rewrite(graph: Graph) -> Graph:
 
 
 def _spell_out(graph: Graph) -> Graph:
-    """BatchNormalization with constant statistics, Clip with computed bounds and squares in plainer operators."""
+    """BatchNormalization with constant statistics, Clip with computed bounds, squares and LRN in plainer operators."""
     nodes: list[Node] = []
     constants = dict(graph.constants)
     values = dict(graph.values)
@@ -30,6 +32,8 @@ def _spell_out(graph: Graph) -> Graph:
             simpler = _max_min(node, constants, values, taken)
         elif node.op == "Pow" and not node.domain:
             simpler = _square(node, constants, values)
+        elif node.op == "LRN" and not node.domain:
+            simpler = _channel_windows(node, constants, values, taken)
         nodes += simpler or [node]
     return graph.replace(nodes=tuple(nodes), constants=constants, values=values)
 
@@ -87,6 +91,51 @@ def _square(node: Node, constants: dict[str, np.ndarray], values: dict[str, Valu
     if two.size != 1 or two.ndim > len(own.shape) or two.reshape(-1)[0] != 2:
         return None
     return [node.replace(op="Mul", inputs=(x, x))]
+
+
+def _channel_windows(
+    node: Node, constants: dict[str, np.ndarray], values: dict[str, Value], taken: set[str]
+) -> list[Node] | None:
+    """x / (bias + alpha * mean of the squares in a window of channels) ** beta: the mean is a pool over channels."""
+    own = values.get(node.inputs[0])
+    if own is None or own.shape is None or own.dtype is None or own.dtype.kind != "f" or len(own.shape) < 3:
+        return None
+    if not all(isinstance(d, int) for d in own.shape) or 0 in own.shape:
+        return None
+    n, c, *spatial = own.shape
+    size = int(node.attrs["size"])
+    plane = (n, 1, c, math.prod(spatial))  # type: ignore[arg-type]
+    pads = ((size - 1) // 2, 0, size // 2, 0)
+    numbers: dict[str, tuple[Any, Any]] = {
+        "planes": (plane, np.int64),
+        "shape": (own.shape, np.int64),
+        "alpha": (node.attrs.get("alpha", 1e-4), own.dtype),
+        "bias": (node.attrs.get("bias", 1.0), own.dtype),
+        "beta": (node.attrs.get("beta", 0.75), own.dtype),
+    }
+    k = {what: fresh(f"{node.outputs[0]}.{what}", taken) for what in numbers}
+    constants.update((k[what], np.array(value, dtype)) for what, (value, dtype) in numbers.items())
+    shapes = {
+        "squares": own.shape,
+        "lined": plane,
+        "pooled": plane,
+        **dict.fromkeys(("mean", "a", "b", "root"), own.shape),
+    }
+    t = {what: fresh(f"{node.outputs[0]}.{what}", taken) for what in shapes}
+    values.update((t[what], Value(t[what], own.dtype, shape)) for what, shape in shapes.items())
+    pool = {"kernel_shape": (size, 1), "pads": pads, "count_include_pad": 1}
+    x = node.inputs[0]
+    steps: list[tuple[str, tuple[str, ...], str, dict[str, Any]]] = [
+        ("Mul", (x, x), t["squares"], {}),
+        ("Reshape", (t["squares"], k["planes"]), t["lined"], {}),
+        ("AveragePool", (t["lined"],), t["pooled"], pool),
+        ("Reshape", (t["pooled"], k["shape"]), t["mean"], {}),
+        ("Mul", (t["mean"], k["alpha"]), t["a"], {}),
+        ("Add", (t["a"], k["bias"]), t["b"], {}),
+        ("Pow", (t["b"], k["beta"]), t["root"], {}),
+        ("Div", (x, t["root"]), node.outputs[0], {}),
+    ]
+    return [Node(op, inputs, (out,), attrs, node.name) for op, inputs, out, attrs in steps]
 
 
 def _fold_pads(graph: Graph) -> Graph:
@@ -165,7 +214,7 @@ def _scaled(
 ) -> list[np.ndarray] | None:
     """The weights, and the bias if there is one, times the factor; None where that cannot be."""
     known = [constants.get(i) for i in conv.inputs[1:] if i]
-    if shape is None or not per_channel(factor.shape, shape, 1):
+    if shape is None or not per_channel(factor.shape, shape, 1) or of_codes(known[0]):
         return None
     along = np.broadcast_to(factor.reshape(-1).astype(np.float64), shape[1:2])
     scaled = []

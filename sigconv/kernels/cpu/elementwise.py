@@ -82,6 +82,11 @@ def _selu(x, alpha, gamma):
     return gamma * vmath.elu(x, alpha)
 
 
+def _saturate(x, zero, low, high):
+    y = vmath.round_half_even(x) + zero
+    return vmath.where(y > low, vmath.where(y < high, y, high), low)
+
+
 def _sign(x):
     return vmath.where(x > 0.0, 1.0, vmath.where(x < 0.0, -1.0, x))
 
@@ -128,6 +133,7 @@ _FORMULAS: tuple[tuple[str, int, int, vmath.Formula], ...] = (
     ("softplus", 1, 0, vmath.softplus),
     ("softsign", 1, 0, lambda x: x / (vmath.absolute(x) + 1.0)),
     ("mish", 1, 0, vmath.mish),
+    ("saturate", 2, 2, _saturate),
 )
 OPCODES = {name: Opcode(code, *row) for code, (name, *row) in enumerate(_FORMULAS)}
 """The instruction set by name."""

@@ -14,7 +14,7 @@ from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
-from sigconv.planner.fuse import Unit
+from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import (
     L1_BYTES,
     PEAK,
@@ -40,6 +40,8 @@ def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
         return reason
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
+    if of_codes(b.constant(unit.node.inputs[1])):
+        return "sums of whole numbers stay exact"
     axes = conv_window(unit, b).axes
     if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(_fits(a, form.r) for a in axes):
         return f"not one group of {form.r}x{form.r} taps with stride and dilation 1"
