@@ -21,12 +21,13 @@ from sigconv.export import backend
 
 EXPECTED = json.loads(Path(__file__).with_name("onnx_suite_expected.json").read_text())
 LEAST_PASSING = {
-    "OnnxBackendNodeModelTest": 700,
-    "OnnxBackendPyTorchConvertedModelTest": 75,
-    "OnnxBackendPyTorchOperatorModelTest": 33,
+    "OnnxBackendNodeModelTest": 1552,
+    "OnnxBackendPyTorchConvertedModelTest": 82,
+    "OnnxBackendPyTorchOperatorModelTest": 35,
     "OnnxBackendRealModelTest": 9,
-    "OnnxBackendSimpleModelTest": 5,
+    "OnnxBackendSimpleModelTest": 7,
 }
+"""Of 1,884, 82, 35, 9 and 23. The others need what ``operators`` lists: attention, losses, sequences, strings, …"""
 
 Failures = Mapping[str, BaseException]
 

@@ -17,6 +17,7 @@ from sigconv.ops import (  # noqa: F401  (imported for what they register)
     quant,
     recurrent,
     reduce,
+    regions,
     resize,
     sampling,
     select,

@@ -282,6 +282,19 @@ def cumsum(x: np.ndarray, axis: np.ndarray, *, exclusive: int = 0, reverse: int 
     return np.flip(y, along) if reverse else y
 
 
+@register("CumProd", infer=_infer_cumsum, since=26)
+@widened
+def cumprod(x: np.ndarray, axis: np.ndarray, *, exclusive: int = 0, reverse: int = 0) -> np.ndarray:
+    """Running products along ``axis``, as `cumsum` has sums."""
+    along = axis_index(int(np.reshape(axis, ())), x.ndim)
+    y = np.flip(x, along) if reverse else x
+    y = np.cumprod(y, along, dtype=x.dtype)
+    if exclusive:
+        y = np.roll(y, 1, along)
+        y[(slice(None),) * along + (slice(1),)] = 1
+    return np.flip(y, along) if reverse else y
+
+
 def _infer_unique(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     given, axis = fact(facts, 0), attrs["axis"]
     length: Dim = None if given.shape is None else product(given.shape)
