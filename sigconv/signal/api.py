@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sigconv import config
 from sigconv.errors import InputError
 from sigconv.runtime.kinds import device_of
-from sigconv.signal import methods, short
+from sigconv.signal import methods, quick, short
 from sigconv.signal import problem as problems
 from sigconv.signal.problem import Array, Problem
 
@@ -208,6 +208,8 @@ def convolve(
             and method in _SUMS
         ):
             y = short.convolve(in1, in2, mode)
+            if y is None:
+                y = quick.run(in1, in2, mode, "fill", convolves=True, threads=_default_threads())
             if y is not None:
                 return y
     product = _scalars(in1, in2, False, mode, method)
@@ -260,6 +262,8 @@ def correlate(
             and method in _SUMS
         ):
             y = short.correlate(in1, in2, mode)
+            if y is None:
+                y = quick.run(in1, in2, mode, "fill", convolves=False, threads=_default_threads())
             if y is not None:
                 return y
     product = _scalars(in1, in2, True, mode, method)
@@ -329,6 +333,11 @@ def _two_dimensional(
         return _there(in1, in2, mode, method, convolves, **options)
     if np.ndim(in1) != 2 or np.ndim(in2) != 2:
         raise ValueError(f"{name} inputs must both be 2-D arrays, got {np.ndim(in1)} and {np.ndim(in2)} axes")
+    if type(fillvalue) is int and fillvalue == 0 and method in _SUMS:
+        threads = _default_threads()
+        y = quick.run(in1, in2, mode, boundary, convolves=convolves, late_centre=not convolves, threads=threads)
+        if y is not None:
+            return y
     problem = problems.make(
         in1, in2, mode, convolves=convolves, boundary=boundary, fillvalue=fillvalue, late_centre=not convolves,
         strict=True,

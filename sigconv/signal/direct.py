@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.signal import kernels
+from sigconv.signal import image, kernels
 from sigconv.signal.nan import is_finite
 from sigconv.signal.problem import Array, Problem, extend, extension
 
@@ -74,17 +74,43 @@ def _correlate(problem: Problem, x: Array, w: Array, start: Sequence[int], y: Ar
     if variant is None:
         _by_taps(problem, x, w, first, y)
         return
-    if problem.zero_fill and kernels.run_vector(variant, x, w, start, y, threads):
-        return
     target = y if variant.target == y.dtype else np.empty(y.shape, variant.target)
     if problem.fillvalue != 0:
         fill = np.asarray(problem.fillvalue, problem.work).astype(variant.source).item()
         problem = replace(problem, fillvalue=fill)
     x, w = kernels.cast(x, variant.source), np.ascontiguousarray(kernels.cast(w, variant.sums))
-    for calls in _calls(problem, x, w, first, target, variant):
-        kernels.run(variant, calls, threads)
+    x, first = _cut(problem, x, w.shape, first, y.shape)
+    if not image.run(variant, x, w.shape, (w, None), first, target, problem.boundary, problem.fillvalue, threads):
+        for calls in _calls(problem, x, w, first, target, variant):
+            kernels.run(variant, calls, threads)
     if target is not y:
         np.not_equal(target, 0, out=y) if y.dtype == bool else np.copyto(y, target, casting="unsafe")
+
+
+def outer(problem: Problem, vectors: Sequence[Array], y: Array, threads: int) -> bool:
+    """One pass for a kernel that is the outer product of two vectors, into ``y``; False: it takes one for each.
+
+    The bits are those of a pass along the second vector's axis and one along the first's.
+    """
+    w = problem.w
+    variant = kernels.variant(problem.x, w, problem.work, problem.fillvalue)
+    if variant is None or variant.target != y.dtype or problem.fillvalue != 0:
+        return False
+    first = tuple(s - (k - 1) for s, k in zip(problem.start, w.shape, strict=True))
+    x, first = _cut(problem, kernels.cast(problem.x, variant.source), w.shape, first, y.shape)
+    column, line = (kernels.cast(v, variant.sums) for v in vectors)
+    return image.run(variant, x, w.shape, (column, line), first, y, problem.boundary, 0, threads)
+
+
+def _cut(
+    problem: Problem, x: Array, taps: tuple[int, ...], first: tuple[int, ...], count: tuple[int, ...]
+) -> tuple[Array, tuple[int, ...]]:
+    """The part of ``x`` that is read on axes without taps, and where the first output starts to read in it."""
+    if all(k > 1 or (f, m) == (0, n) for k, f, n, m in zip(taps, first, x.shape, count, strict=True)):
+        return x, first
+    boxes = [(f, f + m) if k == 1 else (0, n) for k, f, n, m in zip(taps, first, x.shape, count, strict=True)]
+    x = extend(x, boxes, problem.boundary, problem.fillvalue)
+    return x, tuple(f if k > 1 else 0 for k, f in zip(taps, first, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +128,6 @@ def _calls(
 ) -> Iterator[list[kernels.Call]]:
     """The kernel calls of one correlation, in groups of bounded tables."""
     axes = [_Axis(*v) for v in zip(x.shape, w.shape, first, y.shape, strict=True)]
-    if any(a.taps == 1 and (a.first, a.count) != (0, a.size) for a in axes):
-        boxes = [(a.first, a.first + a.count) if a.taps == 1 else (0, a.size) for a in axes]
-        x = extend(x, boxes, problem.boundary, problem.fillvalue)
-        axes = [_Axis(a.count, 1, 0, a.count) if a.taps == 1 else a for a in axes]
     kept = [a for a in range(x.ndim) if axes[a] != _Axis(1, 1, 0, 1)]
     x, axes = x.reshape([x.shape[a] for a in kept]), [axes[a] for a in kept]
     row = max((i for i, a in enumerate(axes) if a.taps > 1), default=len(axes) - 1)

@@ -17,10 +17,6 @@ from sigconv.signal.problem import Array
 
 SHARE = 1 << 16
 """Multiply-adds that are worth a thread."""
-ALONE = 1 << 22
-"""Multiply-adds of a vector for which no other thread is called."""
-VECTOR_TAPS = 512
-"""Most taps of `run_vector`, whose borders are slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +100,36 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
         ARGS,
     )
     widths = [max(1, math.prod(shape) // SHARE) for shape in shapes]
-    first = args.ctypes.data
     if threads == 1 or max(widths) == 1:
-        function = _function(kind.kernel.address)
         for i in range(len(calls)):
-            function(first + i * ARGS.itemsize, 0, 1)
+            call_one(kind.kernel.address, args.ctypes.data + i * ARGS.itemsize, 1)
         return
+    _together(kind.kernel.address, args.ctypes.data + np.arange(len(calls)) * ARGS.itemsize, widths, threads)
+
+
+def call_one(kernel: int, record: int, threads: int) -> None:
+    """Call the kernel at one address with the record at another, by up to ``threads`` threads."""
+    if threads == 1:
+        _function(kernel)(record, 0, 1)
+    else:
+        _together(kernel, record, threads, threads)
+
+
+def _together(kernel: int, records: Any, widths: Any, threads: int) -> None:
     from sigconv.runtime.runner import STEP, Prepared
 
-    steps = np.zeros(len(calls), STEP)
-    steps["kernel"], steps["width"] = kind.kernel.address, widths
-    steps["args"] = first + np.arange(len(calls)) * ARGS.itemsize
+    steps = np.zeros(np.size(records), STEP)
+    steps["kernel"], steps["width"], steps["args"] = kernel, widths, records
     Prepared(steps).run(threads)
 
 
-def run_vector(kind: Variant, x: Array, w: Array, start: Sequence[int], y: Array, threads: int) -> bool:
-    """One vector with zeros beyond its ends, borders and all in one call of one thread; False: not such a task."""
-    macs = y.size * w.size
-    if x.ndim != 1 or kind.source.kind not in "fc" or (threads > 1 and macs > ALONE) or w.size > VECTOR_TAPS:
-        return False
-    from sigconv.kernels.cpu import rows_short
+@functools.cache
+def address(sums: np.dtype[Any], target: np.dtype[Any]) -> int:
+    """Of the row kernel from sums to outputs."""
+    from sigconv.kernels.cpu import rows
 
-    x, w = np.ascontiguousarray(x, kind.source), np.ascontiguousarray(w, kind.sums)
-    values = (x.ctypes.data, len(x), w.ctypes.data, len(w), 1, y.ctypes.data, start[0], len(y))
-    args = np.array([values], rows_short.ARGS)
-    _function(rows_short.KERNELS[f"{kind.sums.kind}{8 * kind.sums.itemsize}"].address)(args.ctypes.data, 0, 1)
-    return True
+    name = f"{sums.kind}{8 * sums.itemsize}"
+    return rows.KERNELS[name if sums == target else f"{name}_{target.kind}{8 * target.itemsize}"].address
 
 
 @functools.cache

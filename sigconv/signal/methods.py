@@ -287,6 +287,15 @@ def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
     return Choice(best, seconds, rejected, error_bound(problem, best) if best in ("oa", "fft") else None)
 
 
+def surely_direct(problem: Problem) -> bool:
+    """Whether 'auto' sums directly whatever the numbers are."""
+    if problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count)):
+        return True
+    others = [name for name in METHODS if name != "direct" and (name != "separable" or len(problem.count) > 1)]
+    direct_seconds = _direct_seconds(problem)
+    return all(SECONDS[name](problem, COSTS) > direct_seconds for name in others)
+
+
 def check_method(method: str) -> None:
     if method not in (*METHODS, "auto"):
         accepted = ", ".join(map(repr, ("auto", *METHODS)))
@@ -336,8 +345,7 @@ def _run(
     problem: Problem, method: str, threads: int, out: Array | None, max_workspace: int | None, blocks: Any
 ) -> Array:
     if method == "auto":
-        few = problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count))
-        method = "direct" if few else choose(problem, max_workspace).method
+        method = "direct" if surely_direct(problem) else choose(problem, max_workspace).method
     elif LEGAL[method](problem) is not None:
         method = "direct"
     if method in ("oa", "fft"):

@@ -93,7 +93,11 @@ def passes(problem: Problem, vectors: Sequence[Array]) -> list[Problem]:
 
 
 def run(problem: Problem, vectors: Sequence[Array], threads: int = 1, out: Array | None = None) -> Array:
-    """The result by one pass an axis."""
+    """The result by one pass for both axes of an image, else by one pass an axis."""
+    if len(vectors) == 2:
+        y = np.empty(problem.count, problem.work) if out is None else out
+        if direct.outer(problem, vectors, y, threads):
+            return y
     x = problem.x
     steps = passes(problem, vectors)
     for i, step in enumerate(steps):

@@ -12,9 +12,10 @@ import numpy as np
 from numba import carray
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, STEP_VECTORS, Numbers
+from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, STEP_VECTORS, Numbers
 from sigconv.kernels.cpu.rows_tile import make_line as _make_line
 from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
+from sigconv.kernels.cpu.rows_tile import make_small as _make_small
 from sigconv.kernels.cpu.rows_tile import make_step as _make_step
 from sigconv.kernels.jit import Kernel, inline, kernel
 
@@ -56,7 +57,7 @@ def make(numbers: Numbers) -> Kernel:
     line, step_tile = _make_line(numbers), _make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
     shears = parts == 1  # elsewhere one load serves two multiplications anyway
-    shear_tile = _make_shear(numbers)
+    shear_tile, small_tile = _make_shear(numbers), _make_small(numbers)
     item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
     line_vectors, depth = numbers.line_vectors, numbers.depth
     longest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
@@ -84,6 +85,10 @@ def make(numbers: Numbers) -> Kernel:
                 tall = min(height, end - r)
                 rows = as_pointer(a.rows + 8 * J * r, np.int64)
                 c = first
+                if tall == SMALL and J == SMALL and K == SMALL:
+                    tiles = (last - c) // (SMALL_VECTORS * lanes)
+                    small_tile(rows, c, w, dilation, as_pointer(a.y + y_item * (y_row * r + c), target), y_row, tiles)
+                    c += tiles * SMALL_VECTORS * lanes
                 while c < last:
                     y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
                     if tall > 1:
@@ -116,6 +121,7 @@ NUMBERS = {
         Numbers("i32", np.int32, np.int32, np.int32),
         Numbers("i64", np.int64, np.int64, np.int64),
         Numbers("u8_f32", np.uint8, np.float32, np.uint8),
+        Numbers("f32_u8", np.float32, np.float32, np.uint8),
     )
 }  # fmt: skip
 """Variants by name. Integers wrap, so the signed ones serve unsigned arrays of the same size too; narrow integers are
