@@ -8,7 +8,17 @@ from pathlib import Path
 
 from sigconv import config, race
 
-PACKAGES = ("sigconv", "numba", "llvmlite", "numpy", "onnxruntime", "openvino")
+PACKAGES = (
+    "sigconv",
+    "numba",
+    "llvmlite",
+    "numpy",
+    "scipy",
+    "opencv-python",
+    "opencv-python-headless",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def describe() -> dict[str, object]:

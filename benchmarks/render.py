@@ -1,4 +1,4 @@
-"""The newest results as tables: ``python -m benchmarks.render`` writes results/cnn.md and the README's table."""
+"""The newest results as tables: ``python -m benchmarks.render`` writes results/*.md and the README's table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks.render: begin -->", "<!-- end -->"
 
 
-def newest() -> dict[str, Any] | None:
-    """The newest document in results/, by the date in its name, or None."""
-    files = sorted(RESULTS.glob("cnn-*.json"))
+def newest(kind: str = "cnn") -> dict[str, Any] | None:
+    """The newest document of a kind in results/, by the date in its name, or None."""
+    files = sorted(RESULTS.glob(f"{kind}-*.json"))
     return json.loads(files[-1].read_text("utf-8")) if files else None
 
 
@@ -65,6 +65,44 @@ def page(document: dict[str, Any]) -> str:
     return f"# CNNs side by side\n{origin(document)}\n\n{legend}\n\n{table(document, full=True)}"
 
 
+def signal_page(document: dict[str, Any], calibration: dict[str, Any] | None) -> str:
+    """The text of results/signal.md: every row, losing ones too."""
+    machine, versions = document["machine"], document["machine"]["versions"]
+    used = ", ".join(f"{p} {v}" for p, v in versions.items() if p in ("numba", "numpy", "scipy") or "opencv" in p)
+    about = (
+        f"{document['date']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}; {used}. One "
+        "process, the libraries taking turns; the fastest turn, in ms. Ratios: the fastest of a library's ways over "
+        "ours, above 1 where we are faster, in bold where the goal is met."
+    )
+    names = ("case", "type", "threads", "sigconv", "NumPy", "SciPy", "OpenCV", "NumPy ÷", "SciPy ÷", "OpenCV ÷", "goal")
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    for row in document["rows"]:
+        best: dict[str, float] = {}
+        for name, way in row["ways"].items():
+            library = name.split(".")[0]
+            best[library] = min(way["ms"], best.get(library, float("inf")))
+        ours, peers = best["sigconv"], ("numpy", "scipy", "opencv")
+        cells = [row["case"], row["dtype"], str(row["threads"]), f"{ours:.3g}"]
+        cells += [f"{best[p]:.3g}" if p in best else "–" for p in peers]
+        for p in peers:
+            met = p in row["goal"] and p in best and best[p] / ours >= row["goal"][p]
+            cells.append("–" if p not in best else f"**{best[p] / ours:.2f}×**" if met else f"{best[p] / ours:.2f}×")
+        cells.append(", ".join(f"{p} {g:g}×" for p, g in row["goal"].items()))
+        lines.append("| " + " | ".join(cells) + " |")
+    text = f"# Signals side by side\n{about}\n\n" + "\n".join(lines) + "\n"
+    if calibration and calibration["report"]:
+        r = calibration["report"]
+        worst = ", ".join(
+            f"{w['rank']}-D {w['n']} × {w['k']} {w['dtype']} {w['ratio']:.2f}× ({w['choice']})" for w in r["worst"][:6]
+        )
+        text += (
+            f"\n## The chooser\n'auto' takes at most {r['within']}× the time of the best method on {r['share']:.1%} of "
+            f"{r['points']} (N, K, dtype, rank) points, one thread, its own decision included; geometric mean "
+            f"{r['geometric_mean']}×. Farthest: {worst}.\n"
+        )
+    return text
+
+
 def readme(text: str, document: dict[str, Any]) -> str:
     """The README with its table renewed."""
     body = f"{BEGIN}\n{table(document, full=False)}\n{origin(document)}\n{END}"
@@ -76,6 +114,9 @@ def main() -> None:
     if document is None:
         raise SystemExit("no results yet: run python -m benchmarks.cnn")
     (RESULTS / "cnn.md").write_text(page(document), "utf-8")
+    signal = newest("signal")
+    if signal is not None:
+        (RESULTS / "signal.md").write_text(signal_page(signal, newest("calibrate")), "utf-8")
     README.write_text(readme(README.read_text("utf-8"), document), "utf-8")
 
 

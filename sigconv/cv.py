@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 from sigconv import filters
 from sigconv.errors import InputError
-from sigconv.ndimage import exact_type, window_sums
+from sigconv.ndimage import exact_type, separable_sums, window_sums
 
 CV_8U, CV_8S, CV_16U, CV_16S, CV_32S, CV_32F, CV_64F, CV_16F = range(8)
 DEPTHS = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "i4", "f4", "f8", "f2")))
@@ -321,12 +321,16 @@ def _sums(
     work = (
         exact if exact is not None else np.result_type(np.float32, image.dtype, *([depth] if depth.kind == "f" else []))
     )
-    y = image.astype(work, copy=False)
-    for w, lead in passes:
-        taps = (np.rint(w) if exact is not None else w).astype(work)
-        if image.ndim == 3:
-            taps, lead = taps[..., None], [*lead, 0]
-        y = window_sums(y, taps, lead, BOUNDARIES[kind], 0, work)
+    taps = [(np.rint(w) if exact is not None else w).astype(work) for w, _ in passes]
+    boundary = BOUNDARIES[kind]
+    if len(taps) == 2 and all(w.size > 1 and np.isfinite(w).all() for w in taps):
+        (_, across), (_, down) = passes
+        y = separable_sums(image, [taps[1].ravel(), taps[0].ravel()], (0, 1), [down[0], across[1]], boundary, 0, work)
+    else:
+        y = image.astype(work, copy=False)
+        for w, (_, lead) in zip(taps, passes, strict=True):
+            w, lead = (w[..., None], [*lead, 0]) if image.ndim == 3 else (w, lead)
+            y = window_sums(y, w, lead, boundary, 0, work)
     return y + work.type(delta) if delta else y
 
 

@@ -215,10 +215,36 @@ def gaussian_filter(
     axes = _axes(axes, x.ndim)
     values = [_each(n, v, len(axes)) for n, v in dict(sigma=sigma, order=order, mode=mode, radius=radius).items()]
     filtered = any(s > 1e-15 for s in values[0])
+    pair = _gaussian_pair(x, target.dtype, axes, values, cval, truncate)
+    if pair is not None:
+        return _write(pair, target, output)
     for axis, s, o, m, r in zip(axes, *values, strict=True):
         if s > 1e-15:
             x = gaussian_filter1d(x, s, axis, o, target.dtype, m, cval, truncate, radius=r)
     return _write(x if filtered else x.astype(target.dtype), target, output)
+
+
+def _gaussian_pair(
+    x: np.ndarray, out: np.dtype, axes: Sequence[int], values: Sequence[Sequence[Any]], cval: complex, truncate: float
+) -> np.ndarray | None:
+    """Gaussians along two neighbouring axes in one pass; None where their results would be rounded in between."""
+    sigmas, orders, modes, radii = values
+    if len(axes) != 2 or abs(axes[0] - axes[1]) != 1 or x.dtype != out or x.dtype.char not in "fd" or not x.size:
+        return None
+    if (
+        min(sigmas) <= 1e-15
+        or any(orders)
+        or modes[0] != modes[1]
+        or modes[0] not in BOUNDARIES
+        or np.iscomplexobj(cval)
+    ):
+        return None
+    kernels = [filters.gaussian1d(s, truncate=truncate, radius=r) for s, r in zip(sigmas, radii, strict=True)]
+    (first, v), (second, w) = sorted(zip(axes, kernels, strict=True), key=lambda pair: pair[0])
+    boundary = BOUNDARIES[modes[0]]
+    fill = cval if boundary == "fill" else 0
+    taps = [_rounded(v, x.dtype), _rounded(w, x.dtype)]
+    return separable_sums(x, taps, (first, second), (v.size // 2, w.size // 2), boundary, fill, x.dtype)
 
 
 def uniform_filter1d(
@@ -292,6 +318,32 @@ def window_sums(
     start = tuple(n - 1 - before for n, before in zip(w.shape, lead, strict=True))
     problem = Problem(x, w, conv, start, x.shape, boundary, fill_scalar(fillvalue, work), work, work)
     return solve(problem, threads=int(config.get("threads")))
+
+
+def separable_sums(
+    x: np.ndarray,
+    vectors: Sequence[np.ndarray],
+    axes: Sequence[int],
+    lead: Sequence[int],
+    boundary: str,
+    fillvalue: Any,
+    work: np.dtype,
+) -> np.ndarray:
+    """`window_sums` under the outer product of vectors along ``axes`` (ascending), the last axis summed first.
+
+    Neighbouring axes take one pass. The vectors are finite and of the type `work`; `lead` has an entry for each.
+    """
+    from sigconv.signal.problem import Problem, fill_scalar
+    from sigconv.signal.separable import run
+
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
+    shape, start = [1] * x.ndim, [0] * x.ndim
+    for axis, vector, before in zip(axes, vectors, lead, strict=True):
+        shape[axis], start[axis] = vector.size, vector.size - 1 - before
+    conv = tuple(a in axes for a in range(x.ndim))
+    w = np.broadcast_to(work.type(0), shape)
+    problem = Problem(x, w, conv, tuple(start), x.shape, boundary, fill_scalar(fillvalue, work), work, work)
+    return run(problem, vectors, int(config.get("threads")))
 
 
 def exact_type(x: np.ndarray, w: np.ndarray, fillvalue: Any, wraps: bool) -> np.dtype | None:

@@ -81,6 +81,10 @@ def test_tables_hold_the_newest_results():
     else:
         assert render.readme(readme, document) == readme, "run: python -m benchmarks.render"
         assert render.page(document) == (render.RESULTS / "cnn.md").read_text("utf-8")
+    signal = render.newest("signal")
+    if signal is not None:
+        page = render.signal_page(signal, render.newest("calibrate"))
+        assert page == (render.RESULTS / "signal.md").read_text("utf-8"), "run: python -m benchmarks.render"
 
 
 DOCUMENT = {

@@ -18,10 +18,18 @@ from sigconv.signal.problem import Array
 
 LONG_ROW = 64
 """Numbers behind the only long axis of a kernel that make a row of their own."""
-RING_BYTES = 28 << 10
-"""Bytes of a block's rows, somewhat over half of a first-level cache."""
+RING_BYTES = 43 << 10
+"""Bytes of a block's rows, about a first-level cache."""
+SHEAR_ROWS = 3
+"""Output rows of a tile."""
+SET_BYTES, WAYS = 4096, 12
+"""A first-level cache keeps about this many lines of the same address modulo `SET_BYTES`."""
 LINE_BLOCK = 4096
 """Numbers of a block where the kernel has one row."""
+TURNED = 256
+"""Output rows of a step where columns at the ends of rows are turned."""
+FEW_ROWS = 16
+"""With fewer nothing is turned."""
 TABLE = 4096
 """Addresses of rows in one step."""
 STRAIGHT_BYTES = 1 << 10
@@ -149,14 +157,28 @@ def plan(
         x_row=x_row, x_plane=x_plane, height=height, width=size, inner=inner, J=J, K=K, line=summed,
         y_item=kind.target.itemsize, y_row=n * inner, y_plane=n_rows * n * inner, planes=planes, n_rows=n_rows, n=n,
         top=top, left=left, boundary=image.BOUNDARIES.index(boundary),
-        **_blocks(size, n, n_rows, J, K, left, inner, kind, summed),
+        **_blocks(size, n, n_rows, J, K, left, inner, kind, summed or _collide(x_row, J), summed),
     )  # fmt: skip
     width = max(1, min(threads, math.prod(count) * J * K // kernels.SHARE))
     return Plan(values | image.memory(values, kind.sums.itemsize), kind, width)
 
 
+def _collide(x_row: int, J: int) -> bool:
+    """Whether the rows that a tile reads and writes cannot all be in the first-level cache, as in images 1024 wide."""
+    return J > 1 and (J + 2 * SHEAR_ROWS) * math.gcd(x_row, SET_BYTES) > WAYS * SET_BYTES
+
+
 def _blocks(
-    size: int, n: int, n_rows: int, J: int, K: int, left: int, inner: int, kind: kernels.Variant, summed: bool
+    size: int,
+    n: int,
+    n_rows: int,
+    J: int,
+    K: int,
+    left: int,
+    inner: int,
+    kind: kernels.Variant,
+    copies: bool,
+    summed: bool,
 ) -> dict[str, int]:
     """How the columns are cut."""
     from sigconv.kernels.cpu import image
@@ -164,7 +186,7 @@ def _blocks(
     item = kind.sums.itemsize
     start = min(max(-left, 0), n)
     stop = max(min(size - left - (K - 1), n), start)
-    if summed or kind.source != kind.sums or (stop - start) * inner * item < STRAIGHT_BYTES:
+    if copies or kind.source != kind.sums or (stop - start) * inner * item < STRAIGHT_BYTES:
         start = stop = n
     border = max(start, n - stop)
     wide, tall = (LINE_BLOCK // inner if J == 1 else n), max(1, TABLE // J)
@@ -176,8 +198,15 @@ def _blocks(
     block = max(1, min(block, border))
     if J > 1 and block == border:
         group = max(group, room // (block + halo) - (J - 1))
+    turns = start < stop and 0 < border <= block and J > 1 and n_rows >= FEW_ROWS and kind.sums.kind == "f"
     return dict(
-        start=start, stop=stop, block=block, group=min(group, n_rows), wide=max(1, min(wide, n)), tall=min(tall, n_rows)
+        start=start,
+        stop=stop,
+        block=block,
+        group=min(group, n_rows),
+        wide=max(1, min(wide, n)),
+        tall=min(tall, n_rows),
+        turned=min(TURNED, n_rows) if turns else 0,
     )
 
 

@@ -6,6 +6,7 @@ have to show first that their errors stay small against the signal where it is q
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ TOLERANCE = {"f": 1e-4, "d": 1e-9, "F": 1e-4, "D": 1e-9}
 QUIET = 1e-2
 """Stretches of signal below this share of its level must still be accurate, quieter ones down to `TOLERANCE`."""
 SEGMENTS = 64
+HOPELESS = 1.5
+"""Methods predicted to take this many times the direct one's time are not looked at."""
 FEW = 1 << 16
 """Multiply-adds that take less time than a choice."""
 FEW_TAPS = 24
@@ -219,6 +222,31 @@ SECONDS: dict[str, Callable[[Problem, Costs], float]] = {
 }
 
 
+def predicted(problem: Problem) -> dict[str, float]:
+    """Seconds by each method, whether or not it is legal; remembered for shapes and types."""
+    fill = "none" if problem.zero_fill else problem.boundary
+    shapes = (problem.x.shape, problem.w.shape, problem.conv, problem.start, problem.count)
+    return _predicted(*shapes, fill, problem.work, problem.w.dtype.kind == "c")
+
+
+@functools.lru_cache(512)
+def _predicted(
+    shape: tuple[int, ...],
+    taps: tuple[int, ...],
+    conv: tuple[bool, ...],
+    start: tuple[int, ...],
+    count: tuple[int, ...],
+    fill: str,
+    work: np.dtype[Any],
+    complex_taps: bool,
+) -> dict[str, float]:
+    kind = work if complex_taps or work.kind != "c" else np.dtype(work.char.lower())
+    x, w = np.broadcast_to(np.zeros((), work), shape), np.broadcast_to(np.zeros((), kind), taps)
+    boundary = "fill" if fill == "none" else fill
+    problem = Problem(x, w, conv, start, count, boundary, 0 if fill == "none" else 1, work, work)
+    return {name: seconds(problem, COSTS) for name, seconds in SECONDS.items()}
+
+
 # --- accuracy ------------------------------------------------------------------------------------------------------
 def error_bound(problem: Problem, method: str) -> float:
     """Error of the transforms as a share of the typical output of a signal that is as loud everywhere."""
@@ -263,15 +291,16 @@ def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
     problem = problem.commuted()
     seconds: dict[str, float] = {}
     rejected: dict[str, str] = {}
+    guesses = predicted(problem)
     for name in METHODS:
-        if name != "direct" and seconds["direct"] < 0.5 * COSTS["call"][name]:
-            rejected[name] = f"a call takes longer than the direct method, {_time(seconds['direct'])}"
+        if guesses[name] > HOPELESS * guesses["direct"]:
+            rejected[name] = f"predicted {_time(guesses[name])}, direct takes {_time(guesses['direct'])}"
             continue
         reason = LEGAL[name](problem)
         if reason is None and max_workspace is not None and workspace(problem, name) > max_workspace:
             reason = f"needs {workspace(problem, name)} bytes, max_workspace is {max_workspace}"
         if reason is None:
-            seconds[name] = SECONDS[name](problem, COSTS)
+            seconds[name] = guesses[name]
         else:
             rejected[name] = reason
     ranked = sorted(seconds, key=lambda name: seconds[name])
@@ -291,9 +320,9 @@ def surely_direct(problem: Problem) -> bool:
     """Whether 'auto' sums directly whatever the numbers are."""
     if problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count)):
         return True
-    others = [name for name in METHODS if name != "direct" and (name != "separable" or len(problem.count) > 1)]
-    direct_seconds = _direct_seconds(problem)
-    return all(SECONDS[name](problem, COSTS) > direct_seconds for name in others)
+    seconds = predicted(problem)
+    several = sum(k > 1 for k in problem.w.shape) > 1
+    return min(s for name, s in seconds.items() if several or name != "separable") == seconds["direct"]
 
 
 def check_method(method: str) -> None:

@@ -5,7 +5,8 @@
 X is the image as its boundary continues it. Rows beyond the ends are rows like any other, and where a block of columns
 reads nothing beyond the ends of a row, `rows` adds up the image itself. Other blocks walk down the rows with a ring of
 them that stays in the nearest cache: each row is written into it once, continued and in the type of the sums. So are
-kernels that are outer products computed in one pass: rows enter the ring already summed along the row.
+kernels that are outer products computed in one pass: rows enter the ring already summed along the row. The few columns
+at the ends of many rows are turned, so that a register holds the outputs of neighbouring rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import rows
 from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import VECTOR_BYTES
+from sigconv.kernels.simd import VECTOR_BYTES, broadcast, fma, load, store
 
 ARGS = np.dtype(
     [
@@ -40,6 +41,7 @@ ARGS = np.dtype(
             *("start", "stop"),  # output columns that `rows` may compute from the image itself
             *("block", "group"),  # output columns of a block, output rows of a step, of those that it may not
             *("wide", "tall"),  # and of those that it may
+            "turned",  # 0, or how many output rows at a time are turned in the blocks that it may not
             "scratch",  # address of the threads' memory
             *("room", "piece", "ring", "ring_row"),  # bytes of a thread's, and how it is divided: `memory`
         )
@@ -72,7 +74,12 @@ def memory(v: dict[str, int], item: int) -> dict[str, int]:
     ring_row = (
         _lines((v["block"] + (0 if v["line"] else halo)) * v["inner"] * item) | _CACHE_LINE
     )  # odd number of lines
-    return {"piece": piece, "ring": ring, "ring_row": ring_row, "room": ring + (v["J"] - 1 + v["group"]) * ring_row}
+    if v["turned"]:  # a column of the ring's memory, and one of outputs
+        ring_row = _lines((v["turned"] + v["J"]) * item + 2 * VECTOR_BYTES) | _CACHE_LINE
+        rows_of_ring = (v["block"] + halo) * v["inner"] + 1
+    else:
+        rows_of_ring = v["J"] - 1 + v["group"]
+    return {"piece": piece, "ring": ring, "ring_row": ring_row, "room": ring + rows_of_ring * ring_row}
 
 
 def _lines(count: int) -> int:
@@ -98,10 +105,35 @@ def source_of(i, size, boundary):
     return min(i, period - i) if size > 1 else 0
 
 
+@inline
+def _not_turned(y, columns, distance, w, J, K, inner, count):
+    pass
+
+
+def _make_turned(sums: type[Any]) -> Any:
+    lanes, zero = VECTOR_BYTES // np.dtype(sums).itemsize, sums(0)
+
+    @inline
+    def add_turned(y, columns, distance, w, J, K, inner, count):
+        """Outputs of ``count`` neighbouring rows, whose first taps lie in the column ``columns``."""
+        for i in range(0, count, 2 * lanes):
+            low, high = broadcast(zero), broadcast(zero)
+            for j in range(J):
+                for k in range(K):
+                    tap, at = broadcast(w[j * K + k]), k * inner * distance + i + j
+                    low = fma(load(columns, at), tap, low)
+                    high = fma(load(columns, at + lanes), tap, high)
+            store(y, i, low)
+            store(y, i + lanes, high)
+
+    return add_turned
+
+
 def make(source: type[Any], sums: type[Any]) -> Kernel:
     """The kernel for images of type ``source`` whose sums are of type ``sums``."""
     item, sum_item, same = np.dtype(source).itemsize, np.dtype(sums).itemsize, source == sums
     zero = sums(0)
+    add_turned = _make_turned(sums) if same and np.dtype(sums).kind == "f" else _not_turned
 
     @inline
     def write_row(target, x, first, count, width, inner, origins, nothing):
@@ -128,6 +160,17 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
         for i in range(count):
             y[i] = nothing
 
+    @inline
+    def turn(columns, distance, x, x_row, height, top, count, inner, boundary, origins, n_origins, width, nothing):
+        """Write the pixels ``origins`` of the rows from ``top`` on as columns, ``distance`` numbers apart."""
+        for i in range(count):
+            row = source_of(top + i, height, boundary)
+            pixels = carray(as_pointer(x + row * x_row, source), width * inner)
+            for q in range(n_origins):
+                for c in range(inner):
+                    there = row >= 0 and origins[q] >= 0
+                    columns[(q * inner + c) * distance + i] = pixels[origins[q] * inner + c] if there else nothing
+
     def image(args, thread, threads):
         a = carray(args, 1)[0]
         J, K, inner, n_rows, width, start, stop = a.J, a.K, a.inner, a.n_rows, a.width, a.start, a.stop
@@ -153,7 +196,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
         where = carray(as_pointer(where_at, np.int64), J - 1 + longest)
         table = carray(as_pointer(table_at, np.int64), longest * J)
         origins = carray(as_pointer(table_at + 8 * len(table), np.int64), a.block + K - 1)
-        nothing = carray(as_pointer(fill, sums), 1)[0]
+        w, nothing = as_pointer(a.w, sums), carray(as_pointer(fill, sums), 1)[0]
         across[_ROWS], across[_W], across[_J], across[_K] = table_at, a.w, J, 1 if summed else K
         across[_STEP], across[_DILATION], across[_SHEAR], across[_Y_ROW] = 1, inner, J > 1, a.y_row
         along[_ROWS], along[_W], along[_J], along[_K] = line_table, line, 1, K
@@ -182,6 +225,22 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
             else:
                 for i in range(count):
                     origins[i] = source_of(first + i, width, boundary)
+            if a.turned and not straight:
+                columns, distance = as_pointer(first_slot, sums), a.ring_row // sum_item
+                column = as_pointer(first_slot + count * inner * a.ring_row, sums)
+                for r0 in range(r, end, a.turned):
+                    height = min(a.turned, end - r0)
+                    turn(
+                        columns, distance, x, a.x_row, a.height, a.top + r0, height + J - 1, inner, boundary, origins,
+                        count, width, nothing,
+                    )  # fmt: skip
+                    for c in range(n * inner):
+                        of = as_pointer(first_slot + c * a.ring_row, sums)
+                        add_turned(column, of, distance, w, J, K, inner, height)
+                        y = as_pointer(a.y + (plane * a.y_plane + r0 * a.y_row + at * inner + c) * sum_item, sums)
+                        for i in range(height):
+                            y[i * a.y_row] = column[i]
+                continue
             while r < end:
                 height = min(group, end - r)
                 while made < r + height + J - 1:
