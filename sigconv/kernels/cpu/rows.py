@@ -121,7 +121,6 @@ NUMBERS = {
         Numbers("i32", np.int32, np.int32, np.int32),
         Numbers("i64", np.int64, np.int64, np.int64),
         Numbers("u8_f32", np.uint8, np.float32, np.uint8),
-        Numbers("f32_u8", np.float32, np.float32, np.uint8),
     )
 }  # fmt: skip
 """Variants by name. Integers wrap, so the signed ones serve unsigned arrays of the same size too; narrow integers are
