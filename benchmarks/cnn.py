@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, nets
+from benchmarks import floor, machine, nets
 from sigconv import race
 from sigconv.export.check import random_feeds
 from sigconv.graph.ir import Value
@@ -24,7 +24,9 @@ TOLERANCE = 1e-3
 """Of the largest output: engines that differ by more do not compute the same thing."""
 
 
-def measure(net: str, engines: list[str], batch: int, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(
+    net: str, engines: list[str], batch: int, threads: int, rounds: int, seconds: float, limits: dict[str, float]
+) -> dict[str, Any]:
     """One row of the table: milliseconds, their rounds, peak memory and difference from sigconv of each engine."""
     path = nets.path_of(net)
     shapes = nets.input_shape(path, batch)
@@ -35,6 +37,7 @@ def measure(net: str, engines: list[str], batch: int, threads: int, rounds: int,
         "net": net,
         "batch": batch,
         "threads": threads,
+        "floor_ms": round(floor.milliseconds(path, shapes, threads, limits), 4),
         "engines": {
             r.engine: {
                 "ms": round(r.seconds * 1e3, 4),
@@ -75,13 +78,15 @@ def main() -> int:
 
     date = datetime.date.today().isoformat()
     settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "pause": race.PAUSE}
-    document: dict[str, Any] = {"date": date, "machine": machine.describe(), "settings": settings, "rows": []}
+    limits = floor.limits()
+    about = {**machine.describe(), "core": limits}
+    document: dict[str, Any] = {"date": date, "machine": about, "settings": settings, "rows": []}
     output = arguments.output or RESULTS / f"cnn-{date}.json"
     wrong = []
     for net in arguments.nets:
         for batch in arguments.batch:
             for threads in arguments.threads:
-                row = measure(net, engines, batch, threads, arguments.rounds, arguments.seconds)
+                row = measure(net, engines, batch, threads, arguments.rounds, arguments.seconds, limits)
                 document["rows"].append(row)
                 print(line(row), flush=True)
                 wrong += [f"{net}: {n}" for n, e in row["engines"].items() if not e["difference"] <= TOLERANCE]

@@ -213,6 +213,7 @@ NETS: dict[str, Callable[[], onnx.ModelProto]] = {
     "AlexNet": lambda: classic("alexnet"),
     "VGG-16-BN": lambda: classic("vgg16_bn"),
     "ResNet-18": lambda: classic("resnet18"),
+    "ResNet-34": lambda: classic("resnet34"),
     "ResNet-50": lambda: classic("resnet50"),
     "MobileNetV2": mobilenet_v2,
     "SqueezeNet": squeezenet,

@@ -43,7 +43,7 @@ def table(document: dict[str, Any], full: bool) -> str:
     """Markdown: every row, losing ones too; ``full`` adds batch sizes, memory and differences."""
     names = list(dict.fromkeys(name for row in document["rows"] for name in row["engines"]))
     head = ["net", *(["batch"] if full else []), "threads", *(f"{n}, ms" for n in names), "best peer / sigconv"]
-    head += [f"{n}, peak MB" for n in names] + ["difference"] if full else []
+    head += ["floor, ms", *(f"{n}, peak MB" for n in names), "difference"] if full else []
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in document["rows"]:
         if not full and row["batch"] != 1:
@@ -53,6 +53,7 @@ def table(document: dict[str, Any], full: bool) -> str:
         cells += [_ms(engines[n]["ms"]) if n in engines else "–" for n in names]
         cells.append("–" if faster is None else f"**{faster:.2f}×**" if faster >= 1 else f"{faster:.2f}×")
         if full:
+            cells.append(_ms(row["floor_ms"]) if "floor_ms" in row else "–")
             cells += [f"{engines[n]['peak_mb']:.0f}" if n in engines else "–" for n in names]
             cells.append(f"{max(e['difference'] for e in engines.values()):.0e}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -61,7 +62,13 @@ def table(document: dict[str, Any], full: bool) -> str:
 
 def page(document: dict[str, Any]) -> str:
     """The text of results/cnn.md."""
+    core = document["machine"].get("core")
     legend = "A ratio above 1 is a win. Difference: relative to the largest output."
+    if core:
+        legend += (
+            f" Floor: the longer of the multiply-adds at {core['gflops']} GFLOP/s a core and the float32 weights, read "
+            f"once, at {core['gbytes']} GB/s a core, both measured then; Winograd and weights of 24 bits may pass it."
+        )
     return f"# CNNs side by side\n{origin(document)}\n\n{legend}\n\n{table(document, full=True)}"
 
 

@@ -63,6 +63,7 @@ def read(source: Source) -> Graph:
         raise TypeError(f"source must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}")
     try:
         model = data if isinstance(data, ModelProto) else ModelProto.FromString(data)
+        del data  # the message holds a copy: of a large network, two would be the most memory it ever needs
         return _Reader(model, external).graph()
     except UnsupportedError as e:
         raise UnsupportedError(f"{what}: {e}", e.missing) from e

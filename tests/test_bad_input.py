@@ -150,8 +150,8 @@ def test_bad_names_of_outputs_threads_and_providers():
     for threads in (0, -1):
         with pytest.raises(sc.InputError, match=f"threads is {threads}"):
             model.compile({"x": X.shape}, threads=threads)
-    with pytest.raises(sc.InputError, match="CUDAExecutionProvider"):
-        sc.InferenceSession(data, providers=["CUDAExecutionProvider"])
+    with pytest.raises(sc.InputError, match="TensorrtExecutionProvider"):
+        sc.InferenceSession(data, providers=["TensorrtExecutionProvider"])
 
 
 # --- empty and zero-dimensional tensors ------------------------------------------------------------------------------

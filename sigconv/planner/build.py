@@ -13,6 +13,7 @@ from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.evaluate import Body
 from sigconv.graph.ir import Graph, Value
+from sigconv.kernels.address import CACHE_LINE, on_line
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
@@ -89,6 +90,16 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
     for i in range(len(shape) - 2, -1, -1):
         out[i] = out[i + 1] * max(shape[i + 1], 1)
     return tuple(out)
+
+
+def _on_line(array: np.ndarray) -> np.ndarray:
+    """The array in C order, beginning on a cache line."""
+    contiguous = np.ascontiguousarray(array)
+    if array.dtype.hasobject or array.nbytes < CACHE_LINE or contiguous.ctypes.data % CACHE_LINE == 0:
+        return contiguous
+    kept = on_line(array.size, array.dtype).reshape(array.shape)
+    kept[...] = array
+    return kept
 
 
 class Builder:
@@ -226,7 +237,7 @@ class Builder:
         """The buffer of a constant array (kept contiguous)."""
         key = (id(array), str(array.dtype))
         if key not in self._constant_of:
-            kept = np.ascontiguousarray(array)
+            kept = _on_line(array)
             kept.flags.writeable = False
             kept = self.pool.shared(kept)
             self._constants.append(kept)

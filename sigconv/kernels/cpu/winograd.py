@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from sigconv.kernels.address import as_pointer, get, put
+from sigconv.kernels.address import as_pointer, get, on_line, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
@@ -116,7 +116,8 @@ def transform(form: Form, weights: np.ndarray) -> np.ndarray:
     rows = np.tensordot(weights.astype(np.float64), g, (2, 1))  # [M, C, kw, n]
     points = np.tensordot(rows, g, (2, 1)).reshape(m, c, -1)  # [M, C, n*n]: rows first
     points = np.ascontiguousarray(points.transpose(2, 0, 1), weights.dtype)
-    return np.concatenate([pack(p.reshape(m, c, 1, 1, 1), c) for p in points])
+    packed = [pack(p.reshape(m, c, 1, 1, 1), c) for p in points]
+    return np.concatenate(packed, out=on_line(sum(p.size for p in packed), weights.dtype))
 
 
 def _square(builder: Any, form: Form, apply: Callable[..., Sequence[Any]], grid: list[list[Any]]) -> list[list[Any]]:
