@@ -334,6 +334,7 @@ REQUIRED: dict[str, Any] = {
     "low": 0,
     "high": 255,
     "kernel_shape": [2, 2],
+    "axis": -1,
     "num_groups": 2,
     "size": 3,
     "direction": "LEFT",
@@ -351,7 +352,7 @@ def test_inference_of_nonsense_is_an_answer_or_a_model_error(spec: Any) -> None:
         dtype = draw.choice([F32, F32, F32, F16, I32, I64, U8, I8, np.dtype(bool)])
         ignorance = draw.random()
         facts: list[Fact | None] = []
-        for _ in range(draw.integers(max(1, spec.min_inputs), (spec.max_inputs or 4) + 1)):
+        for _ in range(draw.integers(max(1, spec.min_inputs), (spec.max_inputs or spec.min_inputs + 4) + 1)):
             dims = tuple([0, 1, 2, 3, 4, 4, "N", None][k] for k in draw.integers(0, 8, draw.integers(0, 6)))
             known = draw.choice([dtype, dtype, dtype, I64, None])
             facts.append(Fact() if draw.random() < ignorance else Fact(known, dims))

@@ -24,7 +24,7 @@ CASES = [case for family in (quant_cases, contrib_cases) for case in family()]
 
 def feeds_of(case: Case) -> Collection[int]:
     """The inputs that are fed: the data; scales, zero points, weights and biases are constants."""
-    data = {0, 3} if case.op in ("QLinearAdd", "QLinearMul") else {0}
+    data = {"QLinearAdd": {0, 3}, "QLinearMul": {0, 3}, "QLinearConcat": {2, 5}}.get(case.op, {0})
     return {i for i in data if i not in case.constant}
 
 

@@ -24,6 +24,7 @@ from sigconv.ops._infer import (
 )
 from sigconv.ops.activation import LeakyRelu, Sigmoid, Softmax
 from sigconv.ops.linear import gemm_shape
+from sigconv.ops.movement import concat_shape
 from sigconv.ops.pool import AveragePool, GlobalAveragePool, pool_shape
 from sigconv.ops.quant import BYTE, saturate_integer, wide_integer
 from sigconv.ops.spec import Fact, Infer, Shape, register
@@ -177,6 +178,25 @@ def QLinearGlobalAveragePool(
 ) -> Array:
     _check_layout(channels_last)
     return _quantised(GlobalAveragePool(_real(X, x_scale, x_zero_point)), y_scale, y_zero_point, X.dtype)
+
+
+def _infer_concat(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
+    """Y_scale, Y_zero_point, then a tensor, its scale and its zero point for every part."""
+    if len(facts) % 3 != 2:
+        raise ModelError(f"there are {len(facts)} inputs; 2 and then 3 a tensor are needed")
+    dtype = common_dtype(facts, [1, *range(2, len(facts), 3), *range(4, len(facts), 3)], BYTE)
+    joined = concat_shape([fact(facts, i).shape for i in range(2, len(facts), 3)], attrs["axis"])
+    return [Fact(dtype, joined)]
+
+
+@register("QLinearConcat", domain=DOMAIN, infer=_infer_concat, since=1)
+def QLinearConcat(
+    Y_scale: Array, Y_zero_point: Array, X: Array, X_scale: Array, X_zero_point: Array, *more: Array, axis: int
+) -> Array:
+    """The tensors one after another along ``axis``, each requantised."""
+    parts = [(X, X_scale, X_zero_point), *(more[i : i + 3] for i in range(0, len(more), 3))]
+    joined = [_quantised(_real(*part), Y_scale, Y_zero_point, Y_zero_point.dtype) for part in parts]
+    return np.concatenate(joined, axis)
 
 
 def _infer_gemm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:

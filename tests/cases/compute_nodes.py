@@ -367,6 +367,8 @@ def contrib_cases() -> Iterator[Case]:
         for op in ("QLinearAdd", "QLinearMul"):
             yield Case(op, [*a, *b, of(0.35), of(5, dtype)], domain=MS, steps=1)
         yield Case("QLinearAdd", [*a, *b, of(0.35)], domain=MS, steps=1)
+        parts = [*a, codes(2, 1, 5, dtype=dtype), of(0.07), of(1, dtype)]
+        yield Case("QLinearConcat", [of(0.09), of(2, dtype), *parts], {"axis": 1}, domain=MS, constant=(0, 1))
         fixed: dict[str, Any] = {"domain": MS, "steps": 1, "constant": (1, 2, 3, 4)}
         yield Case("QLinearSigmoid", [*a, of(1 / 128), of(2, dtype)], **fixed)
         yield Case("QLinearLeakyRelu", [*a, of(0.1), of(4, dtype)], {"alpha": 0.3}, **fixed)

@@ -104,6 +104,15 @@ def _unary(c: Rewriter, node: Node) -> bool:
     return _from_real(c, y, scale, zero, node)
 
 
+@rule("QLinearConcat", domain=MICROSOFT)
+def _concat(c: Rewriter, node: Node) -> bool:
+    scale, zero, *inputs = node.inputs
+    if not c.known(scale, zero):
+        return False
+    parts = [c.real(x, s, z) for x, s, z in zip(inputs[::3], inputs[1::3], inputs[2::3], strict=True)]
+    return _from_real(c, c.add("Concat", *parts, axis=node.attrs["axis"]), scale, zero, node)
+
+
 # --- what moves codes, or picks among them ----------------------------------------------------------------------------
 
 _MOVING = (

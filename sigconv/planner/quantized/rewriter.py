@@ -22,7 +22,7 @@ STARTS = frozenset(
     {
         *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"),
         *("ConvInteger", "MatMulInteger", "QGemm", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu"),
-        *("QLinearSoftmax", "QLinearAveragePool", "QLinearGlobalAveragePool"),
+        *("QLinearSoftmax", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearConcat"),
     }
 )
 """Operators that make a graph a quantised one; the others with rules follow where codes are."""

@@ -9,6 +9,7 @@ from sigconv.planner.lower.cpu import (
     movement,
     norm,
     portable,
+    recurrent,
     reduce,
     winograd,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "movement",
     "norm",
     "portable",
+    "recurrent",
     "reduce",
     "winograd",
 ]
