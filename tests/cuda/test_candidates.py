@@ -6,10 +6,12 @@ import math
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.kernels.cuda.cast import PAIRS
 from sigconv.planner.candidates import CUDA
 from sigconv.planner.elementwise import ELEMENTWISE
 from sigconv.planner.lower.cuda import compile_cuda
@@ -180,6 +182,19 @@ def _extra() -> list[Case]:
 def test_more_operators(case: Case):
     graph, feeds = graph_of(case)
     assert run_all(graph, feeds, interpret(graph, feeds))
+
+
+@pytest.mark.parametrize("source, target", PAIRS)
+def test_casts(source, target, rng):
+    values = rng.standard_normal(40) * 100
+    x = (values > 0 if source == "bool" else np.abs(values) if source == "uint8" else values).astype(source)
+    graph = _graph([Node("Cast", ("x",), ("y",), {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(target)))})],
+                   {"x": x}, {}).replace(outputs=(Value("y"),))  # fmt: skip
+    if "float16" in (source, target):  # a graph in half precision computes in float32 between casts
+        got = CudaSession(compile_cuda(graph, {"x": x.shape})).run({"x": x})["y"]
+        np.testing.assert_array_equal(got, x.astype(target))
+    else:
+        assert run_all(graph, {"x": x}, interpret(graph, {"x": x})) == ["cast"]
 
 
 @pytest.mark.parametrize("index", [np.int32, np.int64])
