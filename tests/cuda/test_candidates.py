@@ -11,7 +11,9 @@ import pytest
 
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.kernels.cpu.elementwise import OPCODES
 from sigconv.kernels.cuda.cast import PAIRS
+from sigconv.kernels.cuda.elementwise import INSTRUCTIONS
 from sigconv.planner.candidates import CUDA
 from sigconv.planner.elementwise import ELEMENTWISE
 from sigconv.planner.lower.cuda import compile_cuda
@@ -188,7 +190,8 @@ def test_more_operators(case: Case):
 @pytest.mark.parametrize("source, target", PAIRS)
 def test_casts(source, target, rng):
     values = rng.standard_normal(40) * 100
-    x = (values > 0 if source == "bool" else np.abs(values) if source == "uint8" else values).astype(source)
+    values = np.abs(values) if "uint8" in (source, target) else np.clip(values, -128, 127)
+    x = (values > 0 if source == "bool" else values.clip(-255, 255)).astype(source)
     graph = _graph([Node("Cast", ("x",), ("y",), {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(target)))})],
                    {"x": x}, {}).replace(outputs=(Value("y"),))  # fmt: skip
     if "float16" in (source, target):  # a graph in half precision computes in float32 between casts
@@ -205,6 +208,19 @@ def test_gather_with_indices_of_the_run(index, dtype, rng):
     graph = _graph([Node("Gather", ("x", "i"), ("y",), {"axis": 1})], feeds, {})
     graph = graph.replace(outputs=(Value("y"),))
     assert run_all(graph, feeds, interpret(graph, feeds)) == ["take"]
+
+
+def test_the_instructions_are_those_of_the_cpu():
+    assert set(OPCODES) == INSTRUCTIONS
+
+
+def test_saturate(rng):
+    """Rounding half to even, then the zero point, then the limits: what quantised networks end with."""
+    x = np.array([-300, -1.5, -0.5, 0.5, 1.5, 2.5, 126.4, 300, np.nan, np.inf, -np.inf], np.float32)
+    feeds = {"x": x, "z": np.float32([3])}
+    graph = _graph([Node("Saturate", ("x", "z"), ("y",), {"low": -128.0, "high": 127.0}, "s", "sigconv")], feeds, {})
+    want = {"y": np.array([-128, 1, 3, 3, 5, 5, 127, 127, -128, 127, -128], np.float32)}
+    assert run_all(graph, feeds, want) == ["bytecode"]
 
 
 def test_every_candidate_was_used():

@@ -13,7 +13,8 @@ PARAMS = record("Cast", "n")
 PAIRS = (
     ("float16", "float32"), ("float32", "float16"), ("float64", "float32"), ("float32", "float64"),
     ("int32", "float32"), ("int64", "float32"), ("uint8", "float32"), ("bool", "float32"), ("float32", "int32"),
-    ("float32", "int64"), ("int32", "int64"), ("int64", "int32"),
+    ("float32", "int64"), ("int32", "int64"), ("int64", "int32"), ("int8", "float32"), ("float32", "int8"),
+    ("float32", "uint8"),
 )  # fmt: skip
 
 

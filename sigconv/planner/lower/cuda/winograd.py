@@ -12,7 +12,7 @@ from sigconv.kernels.cuda.limits import blocks
 from sigconv.planner.build import Builder, Tensor, c_strides
 from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
-from sigconv.planner.fuse import Unit
+from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import conv_window
 from sigconv.planner.lower.cuda.common import BANDWIDTH, LAUNCH, MOST_ELEMENTS, add
 from sigconv.planner.lower.cuda.products import conv_operands, epilogue, legal_conv, tiled_seconds
@@ -41,6 +41,8 @@ def _legal(unit: Unit, b: Builder) -> str | None:
         return "weights are known at run time only"
     if not np.isfinite(b.constant(unit.node.inputs[1])).all():
         return "weights are not finite"
+    if of_codes(b.constant(unit.node.inputs[1])):
+        return "weights are codes, whose sums are exact"
     most = kernels.POINTS * _tiles(unit, b)[0] * max(w[:2])
     return "more than 2^31 points" if most > MOST_ELEMENTS else None
 
