@@ -99,6 +99,12 @@ def _folder(text: str) -> Path:
     return Path(user_cache_dir("sigconv", appauthor=False))
 
 
+def _on(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError
+    return text == "1"
+
+
 def _switch(text: str) -> str:
     if text not in ("auto", "0", "1"):
         raise ValueError
@@ -127,6 +133,13 @@ KNOBS = {
             _integer,
             "Microseconds, an integer: how long an idle worker thread spins for the next run before it sleeps. "
             "Longer answers sooner, shorter leaves the cores to others.",
+        ),
+        Knob(
+            "cuda_graphs",
+            "1",
+            _on,
+            "Whether a session on a CUDA device records its launches at the second run and replays them as a CUDA "
+            "graph from then on; 0 or 1. 0: every kernel is launched by itself.",
         ),
         Knob(
             "progress",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sigconv import demo
 from tests.cases.oracle import SEED
 from tests.sources import ROOT
 
@@ -25,17 +26,20 @@ MOST_REGISTERS = 255
 """A thread's; the compiler would spill what does not fit."""
 
 
+Suite = tuple["subprocess.Popen[bytes]", Path]
+
+
 @pytest.fixture(scope="module")
-def suite() -> Iterator[subprocess.Popen[str]]:
-    """The simulator suite, running."""
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """The simulator suite, running, and where it writes."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "SIGCONV_TEST_SEED": str(SEED)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "tests/cuda"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    yield process
-    process.kill()
-    process.wait()
+    log = tmp_path_factory.mktemp("suite") / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        yield process, log
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def suite() -> Iterator[subprocess.Popen[str]]:
         "import sigconv; from sigconv import demo; sigconv.load(demo.MODEL).compile({'image': (1, 1, 32, 32)})",
     ],
 )
-def test_the_cpu_half_imports_nothing_of_cuda(statement: str, suite: subprocess.Popen[str]):
+def test_the_cpu_half_imports_nothing_of_cuda(statement: str, suite: Suite):
     code = (
         f"{statement}\nimport sys\n"
         "print([m for m in sys.modules if m.startswith(('numba.cuda.cudadrv', 'numba_cuda', 'cuda.', 'cupy', 'torch'))"
@@ -54,6 +58,21 @@ def test_the_cpu_half_imports_nothing_of_cuda(statement: str, suite: subprocess.
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (out.stdout.strip(), out.stderr) == ("[]", "")
+
+
+def test_without_a_gpu_one_line_says_what_to_install(suite: Suite):
+    """Where no driver is: the command line's exit code is 1 for the question, 2 for the attempt."""
+    shown = [
+        subprocess.run([sys.executable, "-m", "sigconv.cli", *command], capture_output=True, text=True, cwd=ROOT)
+        for command in (["gpu"], ["explain", str(demo.MODEL), "--device", "cuda", "--shape", "1,1,32,32"])
+    ]
+    if shown[0].returncode == 0:
+        pytest.skip("there is a GPU")
+    assert [done.returncode for done in shown] == [1, 2]
+    for text in (shown[0].stdout, shown[1].stderr):
+        assert re.search(r"driver|NVVM|pip install", text)
+        assert "Traceback" not in text
+    assert len(shown[1].stderr.splitlines()) == 1
 
 
 def _kernels() -> list[str]:
@@ -72,7 +91,7 @@ def _ptxas() -> str | None:
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda c: f"sm_{c[0]}{c[1]}")
 @pytest.mark.parametrize("name", _kernels())
-def test_kernels_compile(name: str, capability: tuple[int, int], tmp_path: Path, suite: subprocess.Popen[str]):
+def test_kernels_compile(name: str, capability: tuple[int, int], tmp_path: Path, suite: Suite):
     """To PTX, and to machine code where ptxas is installed: within the register file, hot kernels without the stack."""
     pytest.importorskip("cuda.bindings", reason="the CUDA compiler is not installed: pip install -e '.[ptx]'")
     pytest.importorskip("nvidia", reason="the CUDA compiler is not installed: pip install -e '.[ptx]'")
@@ -106,7 +125,9 @@ def test_kernels_compile(name: str, capability: tuple[int, int], tmp_path: Path,
         assert all(frame == "0" for frame, _, _ in spills), report
 
 
-def test_the_simulator_suite_passes(suite: subprocess.Popen[str]):
-    out, _ = suite.communicate(timeout=900)
-    assert suite.returncode == 0, out[-20000:]
+def test_the_simulator_suite_passes(suite: Suite):
+    process, log = suite
+    process.wait(900)
+    out = log.read_text("utf-8", errors="replace")
+    assert process.returncode == 0, out[-20000:]
     assert re.search(r"\d{3,} passed", out), out[-2000:]

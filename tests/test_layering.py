@@ -29,7 +29,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.runtime": ((*LEAVES, "sigconv.kernels"), ("numpy",)),
     "sigconv.runtime.device": (
         (*LEAVES, "sigconv.kernels", "sigconv.runtime"),
-        ("numpy", "numba", "torch", "cupy", "jax"),
+        ("numpy", "numba", "cuda", "torch", "cupy", "jax"),
     ),
     "sigconv.planner": (
         (*BASE, "sigconv.ops", "sigconv.graph", "sigconv.kernels", "sigconv.runtime.program"),

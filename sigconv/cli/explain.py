@@ -44,7 +44,7 @@ def explain(arguments: argparse.Namespace) -> int:
 def _model(arguments: argparse.Namespace) -> int:
     model = load(arguments)
     shapes = fixed_shapes(model, arguments.shape)
-    session = model.compile(shapes, threads=arguments.threads)
+    session = model.compile(shapes, threads=arguments.threads, device=arguments.device, fallback=arguments.fallback)
     shown = session.profile(random_feeds_of(model, shapes)) if arguments.profile else session.explain()
     if arguments.json:
         print(shown.to_json())
@@ -137,7 +137,7 @@ def _time(seconds: float | None) -> str:
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    sub = commands.add(explain, "shape", "threads", "json", epilog=EXAMPLES)
+    sub = commands.add(explain, "shape", "threads", "device", "json", epilog=EXAMPLES)
     sub.add_argument("model", metavar="MODEL", nargs="?", help="an .onnx file")
     how = sub.add_mutually_exclusive_group()
     how.add_argument(

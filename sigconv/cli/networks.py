@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     model, labels = load(arguments), _labels(arguments.labels)
     feeds = read_feeds(arguments.input, model.inputs, Picture(arguments.layout, arguments.mean, arguments.std))
-    session = model.compile({k: v.shape for k, v in feeds.items()}, threads=arguments.threads)
+    shapes = {k: v.shape for k, v in feeds.items()}
+    session = model.compile(shapes, threads=arguments.threads, device=arguments.device, fallback=arguments.fallback)
     outputs = session.run(feeds)
     if arguments.output:
         write_npz(arguments.output, outputs)
@@ -222,7 +223,7 @@ def add(commands: Commands) -> None:
     """Declare the commands."""
     commands.add(demo, "threads")
 
-    sub = commands.add(run, "model", "threads", "json")
+    sub = commands.add(run, "model", "threads", "device", "json")
     sub.add_argument(
         "-i", "--input", required=True, metavar="FILE", help="a picture, .npy (one input) or .npz (by name)"
     )

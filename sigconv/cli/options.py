@@ -17,7 +17,7 @@ class Commands:
     def add(
         self, action: Callable[[argparse.Namespace], int], *groups: str, epilog: str | None = None
     ) -> argparse.ArgumentParser:
-        """Declare a command with groups of options: 'model', 'shape', 'threads', 'json'."""
+        """Declare a command with groups of options: 'model', 'shape', 'threads', 'device', 'json'."""
         first, _, rest = (action.__doc__ or "").strip().partition("\n")
         sub = self._parsers.add_parser(
             action.__name__.rstrip("_"),
@@ -36,6 +36,11 @@ class Commands:
         if "threads" in groups:
             sub.add_argument(
                 "--threads", type=positive, metavar="N", help="most threads to use (default: every core it may use)"
+            )
+        if "device" in groups:
+            sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what runs it (default: cpu)")
+            sub.add_argument(
+                "--fallback", choices=("cpu",), help="run nodes that have no CUDA kernel on the host, not an error"
             )
         if "json" in groups:
             sub.add_argument("--json", action="store_true", help="print JSON")

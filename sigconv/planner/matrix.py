@@ -5,7 +5,7 @@ from __future__ import annotations
 from sigconv import ops
 from sigconv.planner import candidates
 from sigconv.planner.elementwise import ELEMENTWISE
-from sigconv.planner.lower import HOST, cpu  # noqa: F401  importing cpu attaches its candidates
+from sigconv.planner.lower import HOST, cpu, cuda  # noqa: F401  importing the two attaches their candidates
 
 HEAD = """\
 # Operators
@@ -16,26 +16,38 @@ in NumPy, which runs what no candidate can, between native steps. Candidates are
 types; of the legal ones the fastest is picked, and `session.explain().details()` says why another was not legal.
 `exact`: every correct implementation gives the same bits; `rounding`: the order of additions may differ.
 
+On a CUDA device `numpy` stands for the host, where a node runs only with `fallback="cpu"`.
+
 Passes and rewrites come first: a `BatchNormalization` behind a convolution, say, is gone into its weights.
 
 """
 
 
-def native(op: str, domain: str) -> list[str]:
+def native(op: str, domain: str, registry: candidates.Registry = candidates.REGISTRY) -> list[str]:
     """The names of the candidates other than NumPy; elementwise nodes run together, under one name."""
     key = "" if domain else "Elementwise" if op in ELEMENTWISE else op
-    return [candidate.name for candidate in candidates.REGISTRY.get(key, ())]
+    return [candidate.name for candidate in registry.get(key, ())]
+
+
+REGISTRIES = (candidates.REGISTRY, candidates.CUDA)
+
+
+def _names(op: str, domain: str, registry: candidates.Registry) -> str:
+    """A cell: candidates, or the reference, which on a CUDA device is the host's and runs with fallback='cpu' only."""
+    return ", ".join(native(op, domain, registry)) or HOST.name
 
 
 def as_markdown() -> str:
     """The page: one row an operator, by domain and name."""
     rows = [
-        (op, domain or "ai.onnx", str(spec.since), spec.accuracy, ", ".join(native(op, domain)) or HOST.name)
+        (op, domain or "ai.onnx", str(spec.since), spec.accuracy, *(_names(op, domain, r) for r in REGISTRIES))
         for (domain, op), spec in sorted(ops.spec.REGISTRY.items())
     ]
-    compiled = sum(row[-1] != HOST.name for row in rows)
-    count = f"{len(rows)} operators, {compiled} of them with candidates other than NumPy.\n"
-    head = ("operator", "domain", "since", "accuracy", "on the CPU")
+    cpu_count, cuda_count = (sum(row[i] != HOST.name for row in rows) for i in (-2, -1))
+    count = (
+        f"{len(rows)} operators; other candidates than NumPy: {cpu_count} on the CPU, {cuda_count} on CUDA devices.\n"
+    )
+    head = ("operator", "domain", "since", "accuracy", "on the CPU", "on CUDA devices")
     table = [head, ("---",) * len(head), *rows]
     return HEAD + count + "\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table)
 

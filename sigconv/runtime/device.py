@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from sigconv import config
 from sigconv.errors import DeviceError
 from sigconv.kernels.cuda.jit import SIMULATED
 from sigconv.runtime.dlpack import Taken
@@ -121,6 +122,22 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 def new_stream() -> Any:
     """A stream of its own; work on it waits for nothing else."""
     return cuda.stream()
+
+
+def address(array: Any) -> int:
+    """Where a device array lies."""
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def graph_driver() -> Any:
+    """The driver's own functions, which record launches; None where they are not to be had, or not wanted."""
+    if SIMULATED or not config.get("cuda_graphs"):
+        return None
+    try:
+        from cuda.bindings import driver
+    except ImportError:
+        return None
+    return driver
 
 
 # --- other libraries' arrays -----------------------------------------------------------------------------------------

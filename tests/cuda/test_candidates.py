@@ -6,10 +6,14 @@ import math
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.kernels.cpu.elementwise import OPCODES
+from sigconv.kernels.cuda.cast import PAIRS
+from sigconv.kernels.cuda.elementwise import INSTRUCTIONS
 from sigconv.planner.candidates import CUDA
 from sigconv.planner.elementwise import ELEMENTWISE
 from sigconv.planner.lower.cuda import compile_cuda
@@ -26,6 +30,7 @@ SLOW = ("128x128", "64x64")
 """Tiles whose blocks have 256 threads: a few cases of each operator are enough."""
 SLOW_CASES = 3
 
+ERRORS = {c.name: c.error for candidates in CUDA.values() for c in candidates}
 USED: set[tuple[str, str]] = set()
 COUNTS: Counter[tuple[str, str]] = Counter()
 
@@ -52,7 +57,7 @@ def run_all(graph: Graph, feeds: dict[str, np.ndarray], want: dict[str, np.ndarr
         assert list(got) == list(want)
         for output, reference in want.items():
             assert (got[output].dtype, got[output].shape) == (reference.dtype, reference.shape)
-            close(got[output], reference, name)
+            close(got[output], reference, name, ERRORS.get(name, 0.0))
         for row in program.rows:
             USED.update((op, row.algorithm) for op in row.op.split(" + ")[:1])
         tried.append(name)
@@ -66,12 +71,12 @@ def poison(memory) -> None:
     memory.copy_to_device(flat)
 
 
-def close(got: np.ndarray, want: np.ndarray, name: str) -> None:
-    """Equal but for rounding, at the scale of the whole output."""
+def close(got: np.ndarray, want: np.ndarray, name: str, error: float) -> None:
+    """Equal but for rounding and the algorithm's own error, at the scale of the whole output."""
     if want.dtype.kind != "f":
         np.testing.assert_array_equal(got, want, err_msg=name)
         return
-    tolerance = TOLERANCE[want.dtype.name]
+    tolerance = max(TOLERANCE[want.dtype.name], error)
     finite = np.abs(want[np.isfinite(want)], dtype=np.float64)
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * finite.max(initial=0), err_msg=name)
 
@@ -182,6 +187,20 @@ def test_more_operators(case: Case):
     assert run_all(graph, feeds, interpret(graph, feeds))
 
 
+@pytest.mark.parametrize("source, target", PAIRS)
+def test_casts(source, target, rng):
+    values = rng.standard_normal(40) * 100
+    values = np.abs(values) if "uint8" in (source, target) else np.clip(values, -128, 127)
+    x = (values > 0 if source == "bool" else values.clip(-255, 255)).astype(source)
+    graph = _graph([Node("Cast", ("x",), ("y",), {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(target)))})],
+                   {"x": x}, {}).replace(outputs=(Value("y"),))  # fmt: skip
+    if "float16" in (source, target):  # a graph in half precision computes in float32 between casts
+        got = CudaSession(compile_cuda(graph, {"x": x.shape})).run({"x": x})["y"]
+        np.testing.assert_array_equal(got, x.astype(target))
+    else:
+        assert run_all(graph, {"x": x}, interpret(graph, {"x": x})) == ["cast"]
+
+
 @pytest.mark.parametrize("index", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gather_with_indices_of_the_run(index, dtype, rng):
@@ -189,6 +208,19 @@ def test_gather_with_indices_of_the_run(index, dtype, rng):
     graph = _graph([Node("Gather", ("x", "i"), ("y",), {"axis": 1})], feeds, {})
     graph = graph.replace(outputs=(Value("y"),))
     assert run_all(graph, feeds, interpret(graph, feeds)) == ["take"]
+
+
+def test_the_instructions_are_those_of_the_cpu():
+    assert set(OPCODES) == INSTRUCTIONS
+
+
+def test_saturate(rng):
+    """Rounding half to even, then the zero point, then the limits: what quantised networks end with."""
+    x = np.array([-300, -1.5, -0.5, 0.5, 1.5, 2.5, 126.4, 300, np.nan, np.inf, -np.inf], np.float32)
+    feeds = {"x": x, "z": np.float32([3])}
+    graph = _graph([Node("Saturate", ("x", "z"), ("y",), {"low": -128.0, "high": 127.0}, "s", "sigconv")], feeds, {})
+    want = {"y": np.array([-128, 1, 3, 3, 5, 5, 127, 127, -128, 127, -128], np.float32)}
+    assert run_all(graph, feeds, want) == ["bytecode"]
 
 
 def test_every_candidate_was_used():

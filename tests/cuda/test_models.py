@@ -9,7 +9,9 @@ import sigconv as sc
 from sigconv import demo
 from sigconv.errors import InputError, UnsupportedError
 from sigconv.graph.builder import GraphBuilder
+from sigconv.graph.passes import simplify
 from sigconv.model import Model
+from sigconv.planner.lower.cuda import compile_cuda
 from sigconv.runtime.cuda import CudaSession
 from tests.cases import networks, oracle
 
@@ -56,6 +58,18 @@ def small_resnet() -> Model:
         y = unit(b.relu(unit(x, channels, 3, stride, f"{i}.1")), channels, 3, 1, f"{i}.2")
         x = b.relu(b.add(y, unit(x, channels, 1, stride, f"{i}.down") if stride > 1 else x))
     return Model(b.build(b.linear(b.flatten(b.global_average_pool(x)), 5, name="fc")))
+
+
+WHOLE = ("cifar_pytorch", "deeplab_dm05", "kws_m_fp32", "retinaface_mbnet025", "squeezenet_fp16", "yunet_n_320")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_trained_networks_need_no_host(name, models):
+    """Every node has a kernel: the program is made, not run, as the simulator would take minutes."""
+    model = sc.load(models / f"{name}.onnx")
+    shapes = {v.name: tuple(d if isinstance(d, int) else 1 for d in v.shape) for v in model.inputs}
+    rows = compile_cuda(simplify(model.graph), shapes).rows
+    assert len(rows) > 5
 
 
 def test_small_resnet(rng):

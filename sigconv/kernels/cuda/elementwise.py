@@ -25,13 +25,15 @@ THREADS = BLOCK
 _NAMES = (
     "copy add sub mul div mul_add pow min max neg abs sqrt square reciprocal exp log sin cos erf tanh sigmoid sign "
     "floor ceil round clip relu leaky_relu prelu thresholded_relu elu selu celu hard_sigmoid hard_swish silu gelu "
-    "gelu_tanh softplus softsign mish"
+    "gelu_tanh softplus softsign mish saturate"
 )
 (
     COPY, ADD, SUB, MUL, DIV, MUL_ADD, POW, MIN, MAX, NEG, ABS, SQRT, SQUARE, RECIPROCAL, EXP, LOG, SIN, COS, ERF, TANH,
     SIGMOID, SIGN, FLOOR, CEIL, ROUND, CLIP, RELU, LEAKY_RELU, PRELU, THRESHOLDED_RELU, ELU, SELU, CELU, HARD_SIGMOID,
-    HARD_SWISH, SILU, GELU, GELU_TANH, SOFTPLUS, SOFTSIGN, MISH,
+    HARD_SWISH, SILU, GELU, GELU_TANH, SOFTPLUS, SOFTSIGN, MISH, SATURATE,
 ) = (OPCODES[name].code for name in _NAMES.split())  # fmt: skip
+INSTRUCTIONS = frozenset(_NAMES.split())
+"""Those of the CPU's that are here."""
 
 
 def formulas(real: type) -> Any:
@@ -170,6 +172,11 @@ def formulas(real: type) -> Any:
             return x * tanh(log1p_exp(x))
         if code == POW:
             return real(x**y)
+        if code == SATURATE:
+            v = round_half_even(x) + y
+            if v > a:
+                return v if v < b else b
+            return a  # NaN too
         if code == SIN:
             return real(math.sin(x)) if abs(x) < inf else nan
         if code == COS:

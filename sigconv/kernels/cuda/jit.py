@@ -97,9 +97,18 @@ class Kernel:
             self._compiled = cuda.jit(self.function) if SIMULATED else _compile(self.function, self.signature)
         return self._compiled
 
+    def configured(self, grid: Sequence[int], stream: Any) -> Callable[..., None]:
+        """What launches ``grid`` blocks on a stream when it is called with the record and the arrays."""
+        if SIMULATED:  # there a configuration is a state of the kernel, not an object
+            return lambda *arguments: self.ready()[tuple(grid), self.threads, stream](*arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Numba warns of every grid of fewer than 128 blocks
+            launch: Callable[..., None] = self.ready()[tuple(grid), self.threads, stream]
+        return launch
+
     def launch(self, grid: Sequence[int], params: Any, arrays: Sequence[Any], stream: Any = 0) -> None:
         """Run ``grid`` blocks on a stream."""
-        self.ready()[tuple(grid), self.threads, stream](params, *arrays)
+        self.configured(grid, stream)(params, *arrays)
 
     def ptx(self, capability: tuple[int, int]) -> str:
         """The assembly for a compute capability; needs the compiler (NVVM), no driver."""

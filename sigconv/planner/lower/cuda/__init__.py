@@ -11,11 +11,11 @@ from sigconv.planner.candidates import CUDA, Machine
 from sigconv.planner.compile import compile_graph
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.lower import HOST
-from sigconv.planner.lower.cuda import movement, products, streaming
+from sigconv.planner.lower.cuda import movement, products, streaming, winograd
 from sigconv.planner.select import TOLERANCE
 from sigconv.runtime.program import Program
 
-__all__ = ["MACHINE", "compile_cuda", "movement", "products", "streaming"]
+__all__ = ["MACHINE", "compile_cuda", "movement", "products", "streaming", "winograd"]
 
 MACHINE = Machine("cuda", CUDA, lambda graph, units, threads: DeviceBuilder(graph))
 

@@ -58,9 +58,10 @@ def add(
     legal: Callable[[Unit, Builder], str | None],
     cost: Callable[[Unit, Builder], Cost] = streaming,
     accuracy: str = "direct",
+    error: float = 0.0,
 ) -> None:
     """Attach a candidate to CUDA devices."""
-    attach(Candidate(name, ops, legal, cost, lower, accuracy), CUDA)  # type: ignore[arg-type]
+    attach(Candidate(name, ops, legal, cost, lower, accuracy, error), CUDA)  # type: ignore[arg-type]
 
 
 def triple(values: tuple[int, ...], missing: int = 1) -> tuple[int, int, int]:

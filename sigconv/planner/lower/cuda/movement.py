@@ -1,4 +1,4 @@
-"""Ops that only move data. Most are the CPU's own lowerings: they ask the Builder for copies and gathers, no more."""
+"""Ops that only move data, or change its type. Most are the CPU's own lowerings, which ask the Builder for copies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from sigconv.kernels.cuda.cast import CASTS
 from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.movement import TAKES
 from sigconv.planner.build import Builder
@@ -52,3 +53,20 @@ def _lower_take(unit: Unit, b: DeviceBuilder) -> None:
 
 
 add("take", ("Gather",), _lower_take, _legal_take, accuracy="exact")
+
+
+def _legal_cast(unit: Unit, b: Builder) -> str | None:
+    reason = legal(unit, b)
+    if reason:
+        return reason
+    pair = b.dtype(unit.node.inputs[0]).name, b.dtype(unit.output).name
+    return None if pair in CASTS else f"from {pair[0]} to {pair[1]}"
+
+
+def _lower_cast(unit: Unit, b: DeviceBuilder) -> None:
+    x, y = b.plain(unit.node.inputs[0]), b.new(unit.output)
+    n = math.prod(y.shape)
+    b.launch(CASTS[x.dtype.name, y.dtype.name], (blocks(n),), [x, y], n=n)
+
+
+add("cast", ("Cast",), _lower_cast, _legal_cast, accuracy="exact")

@@ -34,12 +34,12 @@ SHARE = {"128x128": 0.6, "64x64": 0.4, "32x32": 0.2}
 """Of the peak that a tile reaches once every multiprocessor has one, as predictions assume."""
 
 
-def _epilogue(unit: Unit) -> dict[str, float]:
+def epilogue(unit: Unit) -> dict[str, float]:
     a = unit.activation
     return {"alpha": a.alpha, "lo": a.lo, "hi": a.hi}
 
 
-def _tiled_seconds(tile: Tile, m: int, n: int, k: int, batches: int) -> float:
+def tiled_seconds(tile: Tile, m: int, n: int, k: int, batches: int) -> float:
     """A wave of blocks after another, every block at its tile's share of the peak."""
     count = -(-m // tile.m) * -(-n // tile.n) * batches
     one = 2.0 * tile.m * tile.n * k / (PEAK / MULTIPROCESSORS * SHARE[tile.name])
@@ -56,7 +56,7 @@ def _bias(unit: Unit, b: DeviceBuilder) -> Tensor | np.ndarray | None:
     return np.asarray(sum(parts[1:], parts[0]), b.dtype(unit.output)) if parts else None
 
 
-def _legal_conv(unit: Unit, b: Builder, tile: Tile) -> str | None:
+def legal_conv(unit: Unit, b: Builder, tile: Tile) -> str | None:
     reason = floats(unit, b)
     if reason:
         return reason
@@ -82,7 +82,7 @@ def _shape_of_product(unit: Unit, b: Builder) -> tuple[int, int, int, int]:
 def _cost_conv(unit: Unit, b: Builder, tile: Tile) -> Cost:
     m, n, k, groups = _shape_of_product(unit, b)
     nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
-    seconds = max(_tiled_seconds(tile, m, n, k, groups), LAUNCH + nbytes / BANDWIDTH)
+    seconds = max(tiled_seconds(tile, m, n, k, groups), LAUNCH + nbytes / BANDWIDTH)
     return Cost(2.0 * m * n * k * groups, nbytes, seconds)
 
 
@@ -127,7 +127,7 @@ def _emit_conv(
         x_batch=x.shape[1] * plane, x_group=channels * plane, x_d=in_h * in_w, x_h=in_w, w_group=w_group, w_m=w_m,
         y_batch=y.shape[1] * y_plane, y_group=m * y_plane, y_m=y_plane, y_d=y_steps[0], y_h=y_steps[1],
         y_w=y_steps[2], y_first=y_first, has_bias=bias is not None, has_residual=residual is not None,
-        **_epilogue(unit),
+        **epilogue(unit),
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _spatial(y: Tensor) -> tuple[int, int, int]:
     return d, h, w
 
 
-def _operands(unit: Unit, b: DeviceBuilder) -> tuple[Tensor, Tensor | None, Any]:
+def conv_operands(unit: Unit, b: DeviceBuilder) -> tuple[Tensor, Tensor | None, Any]:
     x = b.plain(unit.node.inputs[0])
     return x, b.plain(unit.residual) if unit.residual else None, _bias(unit, b)
 
@@ -160,7 +160,7 @@ def _lower_conv(unit: Unit, b: DeviceBuilder, tile: Tile) -> None:
     step = m if packed else 1  # packed: neighbouring threads, which fetch neighbouring m, read neighbours
     taps = (kernel[1] * kernel[2] * step, kernel[2] * step, step)
     strides = (m * channels * count, 1 if packed else channels * count, count * step, taps)
-    x, residual, bias = _operands(unit, b)
+    x, residual, bias = conv_operands(unit, b)
     y = b.new(unit.output)
     _emit_conv(
         unit, b, tile, x, y, w, bias, axes, [range(k) for k in kernel], strides, _spatial(y), 0, residual
@@ -178,7 +178,7 @@ def _lower_transposed(unit: Unit, b: DeviceBuilder, tile: Tile) -> None:
     step = m if packed else 1
     taps = (kernel[1] * kernel[2] * step, kernel[2] * step, step)
     strides = (channels * m * count, 1 if packed else count, m * count, taps)
-    x, residual, bias = _operands(unit, b)
+    x, residual, bias = conv_operands(unit, b)
     y = b.new(unit.output)
     missing = 3 - len(window.axes)
     for phases in window.phases():
@@ -198,13 +198,13 @@ for _tile in TILES:
         ("ConvTranspose", _lower_transposed, "subpixel_gemm"),
     ):
         _parts: Any = {part: partial(f, tile=_tile) for part, f in
-                       (("lower", _lower), ("legal", _legal_conv), ("cost", _cost_conv))}  # fmt: skip
+                       (("lower", _lower), ("legal", legal_conv), ("cost", _cost_conv))}  # fmt: skip
         add(f"{_name}_{_tile.name}", (_op,), **_parts)
 
 
 # --- depthwise -------------------------------------------------------------------------------------------------------
 def _legal_depthwise(unit: Unit, b: Builder) -> str | None:
-    reason = _legal_conv(unit, b, TILES[-1])
+    reason = legal_conv(unit, b, TILES[-1])
     if reason:
         return reason
     channels = b.shape(unit.node.inputs[0])[1]
@@ -219,7 +219,7 @@ def _cost_depthwise(unit: Unit, b: Builder) -> Cost:
 
 def _lower_depthwise(unit: Unit, b: DeviceBuilder) -> None:
     axes = three(conv_window(unit, b).axes)
-    x, residual, bias = _operands(unit, b)
+    x, residual, bias = conv_operands(unit, b)
     w = b.plain(unit.node.inputs[1])
     y = b.new(unit.output)
     planes = y.shape[0] * y.shape[1]
@@ -234,7 +234,7 @@ def _lower_depthwise(unit: Unit, b: DeviceBuilder) -> None:
     b.launch(
         DEPTHWISE[x.dtype.name], (planes, blocks(math.prod(y.shape[2:]), planes)), [x, w, bias, residual, y],
         channels=y.shape[1], multiplier=y.shape[1] // x.shape[1], has_bias=bias is not None,
-        has_residual=residual is not None, **fields, **_epilogue(unit),
+        has_residual=residual is not None, **fields, **epilogue(unit),
     )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def _sizes(unit: Unit, b: Builder) -> tuple[int, int, int, int]:
 def _cost_matrix(unit: Unit, b: Builder, tile: Tile) -> Cost:
     batches, m, k, n = _sizes(unit, b)
     nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
-    seconds = max(_tiled_seconds(tile, m, n, k, batches), LAUNCH + nbytes / BANDWIDTH)
+    seconds = max(tiled_seconds(tile, m, n, k, batches), LAUNCH + nbytes / BANDWIDTH)
     return Cost(2.0 * batches * m * n * k, nbytes, seconds)
 
 
@@ -336,7 +336,7 @@ def _lower_matrix(unit: Unit, b: DeviceBuilder, tile: Tile | None) -> None:
     sw = _strides(w, 4, bool(gemm and node.attrs.get("transB", 0)))
     fields: dict[str, Any] = dict(
         m=m, n=n, k=k, a_m=sa[2], a_k=sa[3], b_k=sw[2], b_n=sw[3], has_residual=residual is not None,
-        scale=float(node.attrs.get("alpha", 1.0)) if gemm else 1.0, beta=beta, **_epilogue(unit),
+        scale=float(node.attrs.get("alpha", 1.0)) if gemm else 1.0, beta=beta, **epilogue(unit),
     )  # fmt: skip
     arrays = [a, w, c, residual, y]
     if tile is None:

@@ -10,7 +10,7 @@ import numpy as np
 from sigconv.kernels import strides as spaces
 from sigconv.kernels.cpu.elementwise import MAX_DIMS, MAX_OPERANDS, assemble
 from sigconv.kernels.cuda import norm, reduce
-from sigconv.kernels.cuda.elementwise import ELEMENTWISE
+from sigconv.kernels.cuda.elementwise import ELEMENTWISE, INSTRUCTIONS
 from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.pool import POOLS
 from sigconv.kernels.cuda.resize import RESIZE
@@ -47,10 +47,11 @@ def _legal_elementwise(unit: Unit, b: Builder) -> str | None:
     if reason:
         return reason
     try:
-        _plan(unit, b)
+        _, instructions, _ = _plan(unit, b)
     except ValueError as error:
         return str(error)
-    return None
+    absent = {name for name, *_ in instructions} - INSTRUCTIONS
+    return f"instructions {', '.join(sorted(absent))}" if absent else None
 
 
 def _lower_elementwise(unit: Unit, b: DeviceBuilder) -> None:
