@@ -179,7 +179,8 @@ class _Reader:
                 constants[name] = self._constant(call.node, node.label)
                 continue
             schema = schema_of(node.op, opset, domain)
-            node = node.replace(attrs=self._attributes(call.node, schema, node))
+            known = schema or schema_of(node.op, onnx.defs.onnx_opset_version(), domain)  # newer than the file says
+            node = node.replace(attrs=self._attributes(call.node, known, node))
             found.append((self._with_bodies(node, call), schema, opset))
         read = {name for node, _, _ in found for name in node.inputs} | {info.name for info in proto.output}
         nodes = []

@@ -143,10 +143,12 @@ def attempt(case: Case, folder: Path, oracle: Oracle) -> str:
         return "loaded"
     quantized = any("Quantize" in node.op or node.op.startswith("QLinear") for node in model.graph)
     finite, references = True, None
-    # ModelError: of a node that no output needs, the engine does without. MemoryError: the references keep everything.
-    with contextlib.suppress(ModelError, MemoryError):
-        every = interpret(read(path), feeds, keep=True)
-        largest = max(map(_largest, every.values()), default=0)
+    with contextlib.suppress(ModelError):  # of a node that no output needs: the engine does without
+        try:
+            every = interpret(read(path), feeds, keep=True)
+            largest = max(map(_largest, every.values()), default=0)
+        except MemoryError:  # the references keep everything
+            return "loaded"
         if LARGEST < largest < np.inf:
             return "loaded"
         finite, references = largest < np.inf, {v.name: every[v.name] for v in model.outputs}

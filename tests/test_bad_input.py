@@ -441,6 +441,28 @@ FILES = {
 }  # fmt: skip
 
 
+def test_a_declared_type_that_is_not_computed():
+    """float64 too, which NumPy takes for equal to None."""
+    for kind in (TensorProto.DOUBLE, TensorProto.INT64):
+        proto = relu()
+        proto.graph.output[0].type.tensor_type.elem_type = kind
+        refused(proto, {"x": np.ones(2, np.float32)}, "output 'y' is said to be .*64, what is computed is float32")
+
+
+def test_attributes_of_an_operator_newer_than_the_file_says():
+    node = helper.make_node("CastLike", ["x", "x"], ["y"], name=NODE, saturate=[1])
+    refused(networks.model([node], {"x": [2]}, ["y"], opset=9), {"x": np.ones(2, np.float32)}, "'saturate' is .1,.")
+
+
+def test_outputs_of_unknown_size_beside_an_input():
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    proto = networks.model(nodes, {"x": [2]}, ["y"])
+    proto.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]))
+    for way in ways(proto, {"x": np.float32([0, 3])}):
+        positions, same = way()
+        assert (positions.tolist(), same.tolist()) == ([[1]], [0, 3])
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_malformed_files(name, tmp_path):
     proto, message = FILES[name]

@@ -47,7 +47,7 @@ def infer(
         facts.update(node_facts(node, facts, limit))
     for value in graph.outputs:
         found = facts.get(value.name, Fact()).dtype
-        if None not in (found, value.dtype) and found != value.dtype:
+        if found is not None and value.dtype is not None and found != value.dtype:  # float64 == None in NumPy
             raise ModelError(f"graph output {value.name!r} is said to be {value.dtype}, what is computed is {found}")
     return facts
 

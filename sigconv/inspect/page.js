@@ -51,7 +51,7 @@ function choose(i, scroll) {
   if (node.inputs.length) side.append(element("b", "Inputs"), table(node.inputs));
   if (node.outputs.length) side.append(element("b", "Outputs"), table(node.outputs));
   if (node.rejected.length) side.append(element("b", "Not chosen"), table(node.rejected));
-  if (scroll) boxes.get(i).scrollIntoView({ block: "center", inline: "center", behavior: "smooth" });
+  if (scroll) boxes.get(i).scrollIntoView({ block: "center", inline: "center" });
 }
 
 function overview() {

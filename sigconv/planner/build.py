@@ -456,7 +456,8 @@ class Builder:
             if self.is_static(value.name) and all(t.buffer is not home for t in self.tensors(value.name)):
                 self.copy_value(min(self.tensors(value.name), key=lambda t: t.block), self._plain(value.name, home))
         if len(self._steps) > before:
-            label, shape = "(outputs)", self.shape(self.graph.outputs[0].name)
+            label, first = "(outputs)", self.graph.outputs[0].name
+            shape = self.shape(first) if self.is_static(first) else None
             self.rows.append(Row(label, "Copy", label, shape, "strided_copy", "outputs in plain layout"))
         live = [b for b in self._arena if b.first >= 0]
         total = assign(live)
