@@ -55,7 +55,7 @@ def test_the_guide_names_every_command():
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", *(ROOT / "docs" / name for name in ("guide.md", "inspection.md"))],
+    [ROOT / "README.md", *(ROOT / "docs" / name for name in ("guide.md", "inspection.md", "convolution.md"))],
     ids=lambda p: p.name,
 )
 def test_python_in_the_pages_runs(page: Path, tmp_path: Path, monkeypatch):

@@ -305,6 +305,13 @@ def test_good_sizes():
     assert all(s <= 1.3 * n + 2 for n, s in enumerate(sizes, 1))
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_good_sizes_are_those_of_scipy(real, rng):
+    fft = pytest.importorskip("scipy.fft")
+    for n in (*range(1, 2000), *rng.integers(10**4, 10**9, 50).tolist()):
+        assert transforms.good_size(n, real) == fft.next_fast_len(n, real)
+
+
 def test_many_threads_at_once(rng):
     x, h = rng.standard_normal(3000), rng.standard_normal(31)
     expected, bad = sc.convolve(x, h), []
@@ -320,6 +327,17 @@ def test_many_threads_at_once(rng):
     for t in threads:
         t.join()
     assert not bad
+
+
+def test_choosing_a_method_imports_no_transforms():
+    """scipy.fft takes a third of a second to import; whoever sums directly does not wait for it."""
+    code = (
+        "import sys, numpy as np, sigconv as sc\n"
+        "sc.convolve(np.ones(1_000_000, np.float32), np.ones(63, np.float32))\n"
+        "print('scipy.fft' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_importing_the_functions_imports_no_numba():

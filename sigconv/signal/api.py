@@ -110,14 +110,21 @@ def _there(in1: Any, in2: Any, mode: str, method: str, convolves: bool, **option
     return device.solve(in1, in2, mode, convolves=convolves, **options)
 
 
-def _scalars(in1: Any, in2: Any, conjugates: bool, mode: str, method: str) -> Any:
+def _scalars(
+    function: Callable[..., Any], in1: Any, in2: Any, out: Any = None, axes: Any = None, **options: Any
+) -> Any:
     """The product where both inputs have no axes, else None."""
     if np.ndim(in1) or np.ndim(in2):
         return None
-    problems.check_mode(mode)
-    methods.check_method(method)
-    a, b = problems.as_numbers(in1, "in1"), problems.as_numbers(in2, "in2")
-    return (a * b.conj())[()] if conjugates and b.dtype.kind == "c" else (a * b)[()]
+    if axes is not None:
+        raise ValueError(f"axes exceeds dimensionality of input: axes={axes!r}, the inputs have 0 axes")
+    y = function(problems.as_numbers(in1, "in1").reshape(1), problems.as_numbers(in2, "in2").reshape(1), **options)[0]
+    if out is None:
+        return y
+    if not isinstance(out, np.ndarray) or out.shape != () or not np.can_cast(y.dtype, out.dtype, "same_kind"):
+        raise ValueError(f"out is {out!r}; an array without axes that can take {y.dtype} is accepted")
+    out[...] = y
+    return out
 
 
 def convolve(
@@ -212,7 +219,10 @@ def convolve(
                 y = quick.run(in1, in2, mode, "fill", convolves=True, threads=_default_threads())
             if y is not None:
                 return y
-    product = _scalars(in1, in2, False, mode, method)
+    product = _scalars(
+        convolve, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
+        nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
+    )  # fmt: skip
     if product is not None:
         return product
     problem = problems.make(
@@ -266,7 +276,10 @@ def correlate(
                 y = quick.run(in1, in2, mode, "fill", convolves=False, threads=_default_threads())
             if y is not None:
                 return y
-    product = _scalars(in1, in2, True, mode, method)
+    product = _scalars(
+        correlate, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
+        nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
+    )  # fmt: skip
     if product is not None:
         return product
     problem = problems.make(
@@ -283,9 +296,8 @@ def _floats(value: Any, name: str) -> Array:
 
 
 def _by_transforms(in1: Any, in2: Any, mode: str, axes: Any, method: str, blocks: Any = None) -> Any:
-    product = _scalars(in1, in2, False, mode, method)
-    if product is not None:
-        return product
+    if not np.ndim(in1) and not np.ndim(in2):
+        return _scalars(convolve, in1, in2, mode=mode)
     problem = problems.make(in1, in2, mode, convolves=True, axes=axes)
     if problem.work.kind in "biu" and all(1 in (n, k) for n, k in zip(problem.x.shape, problem.w.shape, strict=True)):
         return methods.solve(problem, "direct")  # a plain product keeps integers

@@ -293,6 +293,8 @@ def fill_scalar(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
         return value.item()
     if value.dtype.kind == "c" and dtype.kind != "c":
         raise ValueError(f"could not cast `fillvalue` directly to the output type: {value.item()} to {dtype}")
+    if dtype.kind in "iu" and not np.isfinite(value).all():
+        raise ValueError(f"could not cast `fillvalue` directly to the output type: {value.item()} to {dtype}")
     try:
         return value.astype(dtype).item() if dtype.char not in "gG" else value.item()
     except (TypeError, ValueError) as error:
