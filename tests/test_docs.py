@@ -111,7 +111,7 @@ def test_rendering():
     assert "| A | 1 | 2 | 4 | **2.00×** |" in short
     assert "| B | 1 | 2 | 1 | 0.50× |" in short  # a losing row is a row
     assert "123" not in short
-    assert "| B | 8 | 1 | 2 | 123 | **61.70×** | 10 | 20 | 1e-06 |" in full
+    assert "| B | 8 | 1 | 2 | 123 | **61.70×** | – | 10 | 20 | 1e-06 |" in full  # measured before floors were
     text = f"before {render.BEGIN}old{render.END} after"
     assert render.readme(text, DOCUMENT) == render.readme(render.readme(text, DOCUMENT), DOCUMENT)
     assert "old" not in render.readme(text, DOCUMENT)
