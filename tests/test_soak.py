@@ -24,7 +24,7 @@ def test_a_leak_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def leaking() -> dict:
         model, draw = subjects()["batch"]
-        return {"leak": (model, lambda rng: (kept.append(bytearray(b"x" * (1 << 24))), draw(rng))[1])}
+        return {"leak": (model, lambda rng: (kept.append(bytearray(b"x" * (1 << 26))), draw(rng))[1])}
 
     monkeypatch.setattr(soak, "subjects", leaking)
     assert soak.soak(0, probes=2)["growth"] > 0.1

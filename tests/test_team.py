@@ -254,7 +254,7 @@ def test_profile_times_every_step(team: Team) -> None:
     marks = Marks([64, 64, 64], [1, 0, 0])
     marks.records["times"] = [10, 2000, 10]
     prepared = Prepared(marks.steps, team)
-    seconds = prepared.profile(2)
+    seconds = np.min([prepared.profile(2) for _ in range(5)], axis=0)  # whatever else the machine does meanwhile
     assert seconds.shape == (3,)
     assert seconds.argmax() == 1
     assert (seconds > 0).all()

@@ -166,7 +166,9 @@ def stream_of(value: Any) -> Any:
     """The stream whose order the array's users keep: work queued there needs no synchronisation with them."""
     interface = getattr(value, "__cuda_array_interface__", None) or {}
     handle = interface.get("stream")
-    return cuda.default_stream() if handle is None else cuda.external_stream(handle)
+    if handle is None:
+        return getattr(cuda, "default_stream", cuda.stream)()  # the simulator has no default one
+    return cuda.external_stream(handle)
 
 
 def follow(later: Any, earlier: Any) -> None:
