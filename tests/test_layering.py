@@ -91,7 +91,17 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *(
                 "sigconv" + room
                 for room in (
-                    *("", ".model", ".inspect", ".files", ".race", ".models", ".demo", ".kernels.jit"),
+                    *(
+                        "",
+                        ".model",
+                        ".inspect",
+                        ".files",
+                        ".race",
+                        ".models",
+                        ".demo",
+                        ".kernels.border",
+                        ".kernels.jit",
+                    ),
                     *(".cv", ".filters", ".signal", ".runtime.device"),
                 )
             ),

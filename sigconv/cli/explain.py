@@ -9,10 +9,10 @@ from typing import Any
 from sigconv.cli.networks import fixed_shapes, load, random_feeds_of
 from sigconv.cli.options import Commands, lengths, print_json
 from sigconv.errors import InputError
+from sigconv.kernels.border import BOUNDARIES
 from sigconv.text import sizes, table
 
 MODES = ("full", "same", "valid")
-BOUNDARIES = ("fill", "edge", "symm", "reflect", "wrap")
 DTYPES = (
     *("float32", "float64", "float16", "complex64", "complex128", "bool"),
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),

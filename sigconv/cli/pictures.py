@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sigconv import filters
-from sigconv.cli.explain import BOUNDARIES
 from sigconv.cli.options import Commands
 from sigconv.errors import InputError
+from sigconv.kernels.border import BOUNDARIES
 
 if TYPE_CHECKING:
     import numpy as np

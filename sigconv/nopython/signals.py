@@ -15,6 +15,8 @@ from numba import types
 from numba.core.errors import NumbaTypeError
 from numba.np.numpy_support import as_dtype
 
+from sigconv.kernels.border import BOUNDARIES as BORDERS
+from sigconv.kernels.border import FILL
 from sigconv.kernels.cpu import matrix
 from sigconv.kernels.cpu.rows import KERNELS
 from sigconv.kernels.jit import inline, overload
@@ -24,10 +26,7 @@ from sigconv.signal import problem as problems
 
 MODES = {"full": 0, "same": 1, "valid": 2}
 METHODS = {"auto": 0, "direct": 0}
-_CODES = {
-    "fill": matrix.FILL, "edge": matrix.EDGE, "symm": matrix.SYMM, "reflect": matrix.REFLECT, "wrap": matrix.WRAP,
-}  # fmt: skip
-BOUNDARIES = {name: _CODES[meaning] for name, meaning in problems.BOUNDARIES.items()}
+BOUNDARIES = {name: BORDERS[meaning] for name, meaning in problems.BOUNDARIES.items()}
 
 CHOICES: dict[str, tuple[dict[str, int], str]] = {
     "mode": (MODES, "acceptable mode flags are 'valid', 'same', or 'full'"),
@@ -228,7 +227,7 @@ def _solver(in1: types.Array, in2: types.Array, convolves: bool, late: bool, com
     def solver(in1, in2, mode, boundary, fillvalue):
         a, b = matrix1(in1), matrix2(in2)
         (n0, n1), (k0, k1) = a.shape, b.shape
-        fills = boundary == matrix.FILL
+        fills = boundary == FILL
         if unfit and fills:
             raise ValueError("could not cast `fillvalue` directly to the output type")
         zero_fill = fills and fillvalue == 0

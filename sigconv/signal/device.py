@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sigconv.errors import InputError
+from sigconv.kernels.border import BOUNDARIES
 from sigconv.kernels.cuda import planes, rows
-from sigconv.kernels.cuda.index import BOUNDARIES
 from sigconv.kernels.cuda.limits import MAX_GRID, check
 from sigconv.runtime import device
 from sigconv.runtime.kinds import is_device_array

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sigconv.kernels.border import BOUNDARIES
 from sigconv.signal import kernels
 from sigconv.signal.problem import Array
 
@@ -156,7 +157,7 @@ def plan(
     values = dict(
         x_row=x_row, x_plane=x_plane, height=height, width=size, inner=inner, J=J, K=K, line=summed,
         y_item=kind.target.itemsize, y_row=n * inner, y_plane=n_rows * n * inner, planes=planes, n_rows=n_rows, n=n,
-        top=top, left=left, boundary=image.BOUNDARIES.index(boundary),
+        top=top, left=left, boundary=BOUNDARIES[boundary],
         **_blocks(size, n, n_rows, J, K, left, inner, kind, summed or _collide(x_row, J), summed),
     )  # fmt: skip
     width = max(1, min(threads, math.prod(count) * J * K // kernels.SHARE))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from sigconv.kernels import border
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import rows
@@ -36,7 +37,7 @@ ARGS = np.dtype(
             *("y_row", "y_plane"),  # numbers from row to row and from image to image; pixels are dense
             *("planes", "n_rows", "n"),  # images, output rows and columns
             *("top", "left"),  # where in the image the first tap of the first output lies; may be negative
-            *("boundary", "fill"),  # index in BOUNDARIES; address of the sum that lies beyond the ends for 'fill'
+            *("boundary", "fill"),  # in `border`; address of the sum that lies beyond the ends for 'fill'
             *("row_kernel", "line_kernel"),  # addresses of `rows` kernels: sums to outputs, sums to sums
             *("start", "stop"),  # output columns that `rows` may compute from the image itself
             *("block", "group"),  # output columns of a block, output rows of a step, of those that it may not
@@ -47,9 +48,6 @@ ARGS = np.dtype(
         )
     ]
 )
-
-BOUNDARIES = ("fill", "edge", "symm", "reflect", "wrap")
-_FILL, _EDGE, _SYMM, _REFLECT, _WRAP = range(5)
 
 TILE_BYTES = SHEAR_VECTORS[0] * VECTOR_BYTES
 """Columns of the widest tile of several rows: blocks are made of whole ones."""
@@ -86,23 +84,7 @@ def _lines(count: int) -> int:
     return -(-count // _CACHE_LINE) * _CACHE_LINE
 
 
-@inline
-def source_of(i, size, boundary):
-    """The element that the continued axis has at ``i``; -1 for what lies beyond the ends."""
-    if 0 <= i < size:
-        return i
-    if boundary == _FILL:
-        return -1
-    if boundary == _EDGE:
-        return 0 if i < 0 else size - 1
-    if boundary == _WRAP:
-        return i % size
-    if boundary == _SYMM:
-        i %= 2 * size
-        return min(i, 2 * size - 1 - i)
-    period = max(2 * size - 2, 1)
-    i %= period
-    return min(i, period - i) if size > 1 else 0
+_element = inline(border.element)
 
 
 @inline
@@ -164,7 +146,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
     def turn(columns, distance, x, x_row, height, top, count, inner, boundary, origins, n_origins, width, nothing):
         """Write the pixels ``origins`` of the rows from ``top`` on as columns, ``distance`` numbers apart."""
         for i in range(count):
-            row = source_of(top + i, height, boundary)
+            row = _element(top + i, height, boundary)
             pixels = carray(as_pointer(x + row * x_row, source), width * inner)
             for q in range(n_origins):
                 for c in range(inner):
@@ -224,7 +206,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
                 write_nothing(piece, count * inner, nothing)
             else:
                 for i in range(count):
-                    origins[i] = source_of(first + i, width, boundary)
+                    origins[i] = _element(first + i, width, boundary)
             if a.turned and not straight:
                 columns, distance = as_pointer(first_slot, sums), a.ring_row // sum_item
                 column = as_pointer(first_slot + count * inner * a.ring_row, sums)
@@ -244,7 +226,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
             while r < end:
                 height = min(group, end - r)
                 while made < r + height + J - 1:
-                    row, place = source_of(a.top + made, a.height, boundary), newest
+                    row, place = _element(a.top + made, a.height, boundary), newest
                     slot, start_of_row = first_slot + place * a.ring_row, x + row * a.x_row
                     made, newest = made + 1, newest + 1 if newest < ring - 1 else 0
                     if straight:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from sigconv.kernels import border
 from sigconv.kernels.address import as_pointer, copy_bytes, fields, get, put
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu.rows import ARGS as ROWS
 from sigconv.kernels.jit import Kernel, inline, kernel, strict
-
-FILL, EDGE, SYMM, REFLECT, WRAP = range(5)
-"""Boundaries: a value, the last element, mirrored with and without repeating it, periodic."""
 
 TABLE = 1 << 18
 """Most addresses in a table."""
@@ -54,23 +52,7 @@ PLAIN = np.dtype(
 )
 
 
-@strict
-def source(i, size, boundary):
-    """Which element stands at position ``i`` of an extended axis; -1 for the fill value."""
-    if 0 <= i < size:
-        return i
-    if boundary == FILL:
-        return -1
-    if boundary == EDGE:
-        return 0 if i < 0 else size - 1
-    if boundary == WRAP:
-        return i % size
-    if boundary == SYMM:
-        i %= 2 * size
-        return min(i, 2 * size - 1 - i)
-    period = max(2 * size - 2, 1)
-    i %= period
-    return min(i, period - i) if size > 1 else 0
+_element = strict(border.element)
 
 
 @inline
@@ -93,7 +75,7 @@ def extend_row(to, first, width, x, size, boundary, fill, item):
             if first > 0:
                 copy_number(to + c * item, x + (first + c) * item, item >> 2)
             continue
-        at = source(first + c, size, boundary)
+        at = _element(first + c, size, boundary)
         copy_number(to + c * item, fill if at < 0 else x + at * item, item >> 2)
 
 
@@ -108,7 +90,7 @@ def matrix(args, thread, threads):
     some = max(1, min(n_rows, TABLE // high))
     table = a.scratch + ROWS_BYTES
     nothing = table + 8 * some * high
-    inside = a.boundary != FILL or (a.start0 >= high - 1 and a.start0 + n_rows <= a.height)
+    inside = a.boundary != border.FILL or (a.start0 >= high - 1 and a.start0 + n_rows <= a.height)
     blank = 0 if inside else max(size, count + taps - 1)  # the row that is read above and below
     part = nothing + item * blank
     widest = max(left, count - right)
@@ -138,7 +120,7 @@ def matrix(args, thread, threads):
             entries = as_pointer(table, np.int64)
             for i in range(r.n_rows):
                 for j in range(high):
-                    at = source(a.start0 - (high - 1) + row + i + j, a.height, a.boundary)
+                    at = _element(a.start0 - (high - 1) + row + i + j, a.height, a.boundary)
                     put(entries, i * high + j, nothing if at < 0 else base + at * pitch)
             r.y = a.y + (row * count + begin) * item
             call_kernel(a.kernel, a.scratch, 0, 1)
@@ -159,10 +141,10 @@ def _plain(number: type) -> Kernel:
                 y = as_pointer(a.y + (r * a.count + c) * a.y_step * item, number)
                 total = get(y, 0)
                 for j in range(a.high):
-                    row = source(a.start0 + r + j - (a.high - 1), a.height, a.boundary)
+                    row = _element(a.start0 + r + j - (a.high - 1), a.height, a.boundary)
                     x = as_pointer(a.x + row * a.x_row, number)
                     for k in range(a.taps):
-                        column = source(a.start1 + c + k - (a.taps - 1), a.size, a.boundary)
+                        column = _element(a.start1 + c + k - (a.taps - 1), a.size, a.boundary)
                         inside = row >= 0 and column >= 0
                         if inside or not a.zero_fill:
                             value = get(x, column * a.x_step) if inside else fill

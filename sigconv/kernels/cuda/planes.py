@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from sigconv.kernels.cuda.index import border
+from sigconv.kernels.cuda.index import element
 from sigconv.kernels.cuda.jit import BLOCK, SIMULATED, Kernel, kernel, record, suffix
 
 LANES = 4 if SIMULATED else 32
@@ -54,8 +54,8 @@ def make(real: type) -> Kernel:
                     cuda.syncthreads()
                     for i in range(t, high * wide, BLOCK):
                         h, v = i // wide, i % wide
-                        from_h = border(row0 + h + a0 + p.origin_h, p.n_h, p.boundary)
-                        from_w = border(column0 + v + b0 + p.origin_w, p.n_w, p.boundary)
+                        from_h = element(row0 + h + a0 + p.origin_h, p.n_h, p.boundary)
+                        from_w = element(column0 + v + b0 + p.origin_w, p.n_w, p.boundary)
                         if from_h < 0 or from_w < 0:
                             tile[h, v] = p.fill
                         else:

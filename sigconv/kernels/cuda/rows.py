@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from sigconv.kernels.cuda.index import border
+from sigconv.kernels.cuda.index import element
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
 
 OUTPUTS = 8
@@ -46,7 +46,7 @@ def make(real: type) -> Kernel:
             for k0 in range(0, p.taps, TAPS):
                 cuda.syncthreads()
                 for i in range(t, span, BLOCK):
-                    source = border(first + i + k0 + p.origin, p.n, p.boundary)
+                    source = element(first + i + k0 + p.origin, p.n, p.boundary)
                     if source < 0:
                         tile[i + i // OUTPUTS] = p.fill
                     else:
