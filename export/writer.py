@@ -6,6 +6,7 @@ says of intermediate values are kept; nothing is folded or fused, so reading the
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -94,6 +95,8 @@ def write(
     outside are not copied in memory.
     """
     path = Path(path)
+    if not path.parent.is_dir():  # else the complaint would name the file that is written first
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     nbytes = sum(a.nbytes for g in _graphs(graph) for a in g.constants.values())
     outside = nbytes > LARGEST_INLINE if external_data is None else external_data
     if not outside:

@@ -121,10 +121,11 @@ def _open_picture(path: str, mode: str | None = None) -> Any:
         from PIL import Image, ImageOps
     except ImportError:
         raise InputError(f"{path}: pictures need Pillow: pip install 'sigconv[cli]'") from None
+    existing(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(existing(path)) as file:
+            with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)  # cameras note which side is up
                 return image.convert(mode) if mode else image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -211,6 +212,8 @@ def read_sound(path: str) -> Sound:
 def write_sound(path: str, sound: Sound) -> str:
     """Write a sound in the format of the path's ending, with its type where the format has it; the type written."""
     soundfile = _soundfile(path)
+    if not Path(path).parent.is_dir():  # libsndfile calls this a "System error"
+        raise InputError(f"{path}: no such folder")
     kind = Path(path).suffix[1:].upper()
     kind = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}.get(kind, kind)
     if kind not in soundfile.available_formats():

@@ -37,7 +37,8 @@ def explain(arguments: argparse.Namespace) -> int:
     if arguments.model is None and len(about_signal) == 2:
         return _signal(arguments)
     if arguments.model is None or about_signal:
-        raise InputError("explain is about a MODEL, or about a convolution with --signal and --kernel, not both")
+        both = ", not both" if arguments.model and about_signal else ""
+        raise InputError(f"explain is about a MODEL, or about a convolution with --signal and --kernel{both}")
     return _model(arguments)
 
 

@@ -130,6 +130,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """What a model holds: every node's shape, parameters, multiply-accumulates, receptive field and memory."""
+    if arguments.profile and not arguments.html:
+        raise InputError("--profile is shown on the page of --html; times alone: sigconv explain MODEL --profile")
     model = load(arguments)
     shapes: dict[str, tuple[int, ...]] = {}
     unknown = ""

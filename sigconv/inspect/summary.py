@@ -62,10 +62,8 @@ class Summary:
         text.append(f"{'parameters':<10} {self.parameters:,} ({self.parameter_nbytes:,} bytes)")
         unknown = "depend on the input's size"
         text.append(f"{'MACs':<10} {unknown if self.macs is None else f'{self.macs:,}'}")
-        text.append(
-            f"{'values':<10} {'depend' + unknown[6:] if self.peak_nbytes is None else f'{self.peak_nbytes:,} bytes'}"
-            " at most at a time"
-        )
+        peak = unknown if self.peak_nbytes is None else f"at most {self.peak_nbytes:,} bytes at a time"
+        text.append(f"{'values':<10} {peak}")
         return "\n".join(text)
 
     def __str__(self) -> str:
