@@ -95,7 +95,8 @@ def _fold(linear: Node, norm: Node, constants: dict[str, np.ndarray]) -> tuple[n
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + float(norm.attrs.get("epsilon", 1e-5)))
         view, along = _VIEW[linear.op](linear, weight.shape, factor.size)
-        new_weight = (weight.reshape(view) * factor.reshape(along)).reshape(weight.shape).astype(weight.dtype)
+        new_weight = np.empty(weight.shape, weight.dtype)
+        np.multiply(weight.reshape(view), factor.reshape(along), new_weight.reshape(view), casting="same_kind")
         new_bias = (((bias[0] if bias else 0.0) - mean) * factor + shift).astype(weight.dtype)
     # What is not finite, or overflows the weights' dtype, would be so at other places than unfolded.
     return (new_weight, new_bias) if np.isfinite(new_weight).all() and np.isfinite(new_bias).all() else None

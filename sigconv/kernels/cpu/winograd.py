@@ -112,10 +112,11 @@ F2 = Form(2, ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)), _input_2
 def transform(form: Form, weights: np.ndarray) -> np.ndarray:
     """Weights [M, C, r, r] at the form's points, computed in float64, each point packed for the register tile."""
     g = np.array(form.filters)
+    both = np.kron(g, g)  # [n*n, r*r]: rows first
     m, c = weights.shape[:2]
-    rows = np.tensordot(weights.astype(np.float64), g, (2, 1))  # [M, C, kw, n]
-    points = np.tensordot(rows, g, (2, 1)).reshape(m, c, -1)  # [M, C, n*n]: rows first
-    points = np.ascontiguousarray(points.transpose(2, 0, 1), weights.dtype)
+    points = np.empty((len(both), m, c), weights.dtype)
+    for i, taps in enumerate(weights.reshape(m, c, -1)):  # so small a product stays in the cache and on one thread
+        points[:, i] = both @ taps.T.astype(np.float64)
     packed = [pack(p.reshape(m, c, 1, 1, 1), c) for p in points]
     return np.concatenate(packed, out=on_line(sum(p.size for p in packed), weights.dtype))
 

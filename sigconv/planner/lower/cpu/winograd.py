@@ -40,12 +40,12 @@ def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
         return reason
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
-    if of_codes(b.constant(unit.node.inputs[1])):
-        return "sums of whole numbers stay exact"
     axes = conv_window(unit, b).axes
     if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(_fits(a, form.r) for a in axes):
         return f"not one group of {form.r}x{form.r} taps with stride and dilation 1"
-    return None if b.dtype(unit.output) == np.float32 else f"dtype {b.dtype(unit.output)}"
+    if b.dtype(unit.output) != np.float32:
+        return f"dtype {b.dtype(unit.output)}"
+    return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
 
 
 def _fits(axis: WindowAxis, taps: int) -> bool:
