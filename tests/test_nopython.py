@@ -362,9 +362,9 @@ def test_numba_alone_loads_nothing_of_ours():
 
 
 def test_code_for_another_layout_of_arguments_finds_no_kernel():
-    from sigconv.kernels.cpu import matrix
+    from sigconv.kernels.cpu import image
 
-    name = native.name_of(matrix.MATRIX)
-    assert native.resolve(name.encode()) == matrix.MATRIX.address
+    name = native.name_of(image.LAY_OUT)
+    assert native.resolve(name.encode()) == image.LAY_OUT.address
     assert native.resolve(f"{name}x".encode()) == 0
     assert native.resolve(b"nowhere:0") == 0

@@ -37,7 +37,7 @@ def name_of(kernel: Any) -> str:
 def resolve(name: bytes) -> int:
     """The machine address of the kernel that `name_of` names; 0 if there is none. Compiles it where it has to."""
     try:
-        from sigconv.kernels.cpu import matrix, pool  # noqa: F401
+        from sigconv.kernels.cpu import image, plain, pool  # noqa: F401
         from sigconv.kernels.jit import KERNELS
 
         wanted = name.decode()

@@ -15,9 +15,10 @@ from numba import types
 from numba.core.errors import NumbaTypeError
 from numba.np.numpy_support import as_dtype
 
+from sigconv.kernels.address import CACHE_LINE
 from sigconv.kernels.border import BOUNDARIES as BORDERS
 from sigconv.kernels.border import FILL
-from sigconv.kernels.cpu import matrix
+from sigconv.kernels.cpu import image, plain
 from sigconv.kernels.cpu.rows import KERNELS
 from sigconv.kernels.jit import inline, overload
 from sigconv.nopython.native import OUTDATED, call, finder
@@ -99,32 +100,47 @@ def _arranged(dtype: np.dtype[Any], conjugates: bool) -> Callable[..., Any]:
 
 @functools.cache
 def _sums(x: np.dtype[Any], w: np.dtype[Any], y: np.dtype[Any]) -> Callable[..., Any]:
-    """``(x, w, start0, start1, boundary, fill, y)`` for dense matrices of these types and finite taps."""
+    """``(x, w, start0, start1, boundary, fill, y)`` for dense matrices of these types; False: a tap is not finite."""
     if y.kind == "c" and w.kind == "c" and x.kind != "c":
         return _complex_taps(y)
-    taps = np.dtype(y.char.lower()) if y.kind == "c" and w.kind != "c" else y
-    parts, item = y.itemsize // taps.itemsize, taps.itemsize
-    driver_of, rows_of = finder(matrix.MATRIX), finder(KERNELS[_KERNELS[taps.char]])
+    sums = np.dtype(y.char.lower()) if y.kind == "c" and w.kind != "c" else y
+    parts, item, turns, zero = y.itemsize // sums.itemsize, sums.itemsize, sums.kind == "f", sums.type(0)
+    layout_of, image_of = finder(image.LAY_OUT), finder(image.KERNELS[sums.type, sums.type])
+    rows_of = finder(KERNELS[_KERNELS[sums.char]])
 
     @inline
-    def sums(x, w, start0, start1, boundary, fill, y):
-        driver, kernel = driver_of(), rows_of()
-        if driver == 0 or kernel == 0:
+    def correlated(x, w, start0, start1, boundary, fill, y):
+        lay_out, kernel, row_kernel = layout_of(), image_of(), rows_of()
+        if lay_out == 0 or kernel == 0 or row_kernel == 0:
             raise RuntimeError(OUTDATED)
-        args, fills = np.zeros(1, matrix.ARGS), np.empty(1, x.dtype)
+        args, fills = np.zeros(1, image.ARGS), np.empty(1, sums)
         fills[0] = fill
         a = args[0]
-        a.kernel, a.item, a.parts = kernel, item, parts
-        a.x, a.x_row, a.height, a.size = x.ctypes.data, x.strides[0], x.shape[0], x.shape[1]
-        a.w, a.high, a.taps = w.ctypes.data, w.shape[0], w.shape[1]
-        a.y, a.n_rows, a.count = y.ctypes.data, y.shape[0], y.shape[1]
-        a.start0, a.start1, a.boundary, a.fill = start0, start1, boundary, fills.ctypes.data
-        call(driver, args, x, w, fills, y)
-        scratch = np.empty((a.scratch_nbytes + 7) // 8, np.int64)
-        a.scratch = scratch.ctypes.data
-        call(driver, args, x, w, fills, y, scratch)
+        a.x, a.x_row, a.height, a.width, a.inner = x.ctypes.data, x.strides[0], x.shape[0], x.shape[1], parts
+        a.w, a.J, a.K = w.ctypes.data, w.shape[0], w.shape[1]
+        a.y, a.y_item, a.y_row, a.planes = y.ctypes.data, item, y.shape[1] * parts, 1
+        a.n_rows, a.n, a.top, a.left = y.shape[0], y.shape[1], start0 - (a.J - 1), start1 - (a.K - 1)
+        a.boundary, a.fill, a.row_kernel, a.turned = boundary, fills.ctypes.data, row_kernel, turns
+        call(lay_out, args)
+        scratch = np.empty(a.room + CACHE_LINE, np.uint8)
+        a.scratch = -(-scratch.ctypes.data // CACHE_LINE) * CACHE_LINE
+        call(kernel, args, x, w, fills, y, scratch)
+        return a.finite != 0
 
-    return sums
+    if parts == 1:
+        return correlated
+
+    @inline
+    def in_parts(x, w, start0, start1, boundary, fill, y):
+        """Numbers of two parts; what has two of them beyond the ends is written out."""
+        if boundary != FILL or fill == 0:
+            return correlated(x, w, start0, start1, boundary, zero, y)
+        (height, width), (above, before) = x.shape, (w.shape[0] - 1, w.shape[1] - 1)
+        wide = np.full((height + 2 * above, width + 2 * before), fill)
+        wide[above : above + height, before : before + width] = x
+        return correlated(wide, w, start0 + above, start1 + before, boundary, zero, y)
+
+    return in_parts
 
 
 def _complex_taps(y: np.dtype[Any]) -> Callable[..., Any]:
@@ -138,9 +154,11 @@ def _complex_taps(y: np.dtype[Any]) -> Callable[..., Any]:
         for i in range(2):
             for k in range(w.size):
                 taps.flat[k] = w.flat[k].imag if i else w.flat[k].real
-            part_of(x, taps, start0, start1, boundary, fill, part)
+            if not part_of(x, taps, start0, start1, boundary, fill, part):
+                return False
             for k in range(y.size):
                 y.flat[k] = complex(y.flat[k].real, part.flat[k]) if i else complex(part.flat[k], 0.0)
+        return True
 
     return sums
 
@@ -150,14 +168,14 @@ def _plain_sums(x: np.dtype[Any], w: np.dtype[Any], y: np.dtype[Any]) -> Callabl
     """Likewise where a tap is NaN or infinite and must not meet what is not there (``zero_fill``)."""
     real = np.dtype(y.char.lower())
     x_parts, w_parts, y_parts = (2 if d.kind == "c" else 1 for d in (x, w, y))
-    plain_of, item = finder(matrix.PLAINS[real.char]), real.itemsize
+    plain_of, item = finder(plain.KERNELS[real.char]), real.itemsize
 
     @inline
     def sums(x, w, start0, start1, boundary, zero_fill, fill, y):
-        plain = plain_of()
-        if plain == 0:
+        kernel = plain_of()
+        if kernel == 0:
             raise RuntimeError(OUTDATED)
-        args, fills = np.zeros(1, matrix.PLAIN), np.empty(1, x.dtype)
+        args, fills = np.zeros(1, plain.ARGS), np.empty(1, x.dtype)
         fills[0], y[:] = fill, 0
         a = args[0]
         a.x_row, a.height, a.size = x.strides[0], x.shape[0], x.shape[1]
@@ -169,7 +187,7 @@ def _plain_sums(x: np.dtype[Any], w: np.dtype[Any], y: np.dtype[Any]) -> Callabl
                 a.x, a.fill = x.ctypes.data + i * item, fills.ctypes.data + i * item
                 a.w, a.y = w.ctypes.data + j * item, y.ctypes.data + (i + j) % 2 * item
                 a.sign = -1 if i + j == 2 else 1
-                call(plain, args, x, w, fills, y)
+                call(kernel, args, x, w, fills, y)
 
     return sums
 
@@ -185,24 +203,14 @@ def _task(x: np.dtype[Any], w: np.dtype[Any], y: np.dtype[Any]) -> Callable[...,
             solve(x, w, start0, start1, boundary, fill, y)
 
         return exact
-    plain = _plain_sums(x, w, y)
+    solve_plainly = _plain_sums(x, w, y)
 
     @inline
     def task(x, w, start0, start1, boundary, zero_fill, fill, y):
-        if _is_finite(w):
-            solve(x, w, start0, start1, boundary, fill, y)
-        else:
-            plain(x, w, start0, start1, boundary, zero_fill, fill, y)
+        if not solve(x, w, start0, start1, boundary, fill, y):
+            solve_plainly(x, w, start0, start1, boundary, zero_fill, fill, y)
 
     return task
-
-
-@inline
-def _is_finite(w):
-    for value in w.flat:
-        if not np.isfinite(value):
-            return False
-    return True
 
 
 @functools.cache

@@ -19,22 +19,6 @@ from sigconv.signal.problem import Array
 
 LONG_ROW = 64
 """Numbers behind the only long axis of a kernel that make a row of their own."""
-RING_BYTES = 43 << 10
-"""Bytes of a block's rows, about a first-level cache."""
-SHEAR_ROWS = 3
-"""Output rows of a tile."""
-SET_BYTES, WAYS = 4096, 12
-"""A first-level cache keeps about this many lines of the same address modulo `SET_BYTES`."""
-LINE_BLOCK = 4096
-"""Numbers of a block where the kernel has one row."""
-TURNED = 256
-"""Output rows of a step where columns at the ends of rows are turned."""
-FEW_ROWS = 16
-"""With fewer nothing is turned."""
-TABLE = 4096
-"""Addresses of rows in one step."""
-STRAIGHT_BYTES = 1 << 10
-"""Least bytes of an output row worth a block of its own beside those of the borders."""
 
 
 class Plan:
@@ -124,7 +108,7 @@ def plan(
 
     ``first``: the input that output 0 reads first on each axis. ``summed``: whether the kernel comes as two vectors.
     """
-    from sigconv.kernels.cpu import image
+    from sigconv.kernels.cpu.image_layout import LAYOUT, layout
 
     axes = form(shape, taps, count)
     if axes is None:
@@ -158,57 +142,11 @@ def plan(
         x_row=x_row, x_plane=x_plane, height=height, width=size, inner=inner, J=J, K=K, line=summed,
         y_item=kind.target.itemsize, y_row=n * inner, y_plane=n_rows * n * inner, planes=planes, n_rows=n_rows, n=n,
         top=top, left=left, boundary=BOUNDARIES[boundary],
-        **_blocks(size, n, n_rows, J, K, left, inner, kind, summed or _collide(x_row, J), summed),
     )  # fmt: skip
+    same, turns = kind.source == kind.sums, kind.sums.kind == "f"
+    parts = layout(size, n, n_rows, J, K, left, inner, x_row, kind.sums.itemsize, summed, not same, turns)
     width = max(1, min(threads, math.prod(count) * J * K // kernels.SHARE))
-    return Plan(values | image.memory(values, kind.sums.itemsize), kind, width)
-
-
-def _collide(x_row: int, J: int) -> bool:
-    """Whether the rows that a tile reads and writes cannot all be in the first-level cache, as in images 1024 wide."""
-    return J > 1 and (J + 2 * SHEAR_ROWS) * math.gcd(x_row, SET_BYTES) > WAYS * SET_BYTES
-
-
-def _blocks(
-    size: int,
-    n: int,
-    n_rows: int,
-    J: int,
-    K: int,
-    left: int,
-    inner: int,
-    kind: kernels.Variant,
-    copies: bool,
-    summed: bool,
-) -> dict[str, int]:
-    """How the columns are cut."""
-    from sigconv.kernels.cpu import image
-
-    item = kind.sums.itemsize
-    start = min(max(-left, 0), n)
-    stop = max(min(size - left - (K - 1), n), start)
-    if copies or kind.source != kind.sums or (stop - start) * inner * item < STRAIGHT_BYTES:
-        start = stop = n
-    border = max(start, n - stop)
-    wide, tall = (LINE_BLOCK // inner if J == 1 else n), max(1, TABLE // J)
-    halo = 0 if summed else K - 1
-    tile = max(1, image.TILE_BYTES // (item * inner))
-    room = RING_BYTES // (item * inner)  # pixels
-    group = image.STEP if J > 1 else max(1, LINE_BLOCK // max(1, (border + halo) * inner))
-    block = max(tile, (room // (J - 1 + group) - halo) // tile * tile) if J > 1 else wide
-    block = max(1, min(block, border))
-    if J > 1 and block == border:
-        group = max(group, room // (block + halo) - (J - 1))
-    turns = start < stop and 0 < border <= block and J > 1 and n_rows >= FEW_ROWS and kind.sums.kind == "f"
-    return dict(
-        start=start,
-        stop=stop,
-        block=block,
-        group=min(group, n_rows),
-        wide=max(1, min(wide, n)),
-        tall=min(tall, n_rows),
-        turned=min(TURNED, n_rows) if turns else 0,
-    )
+    return Plan(values | dict(zip(LAYOUT, parts, strict=True)), kind, width)
 
 
 def run(

@@ -20,7 +20,8 @@ from sigconv.kernels import border
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import rows
-from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS
+from sigconv.kernels.cpu.image_layout import layout
+from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.simd import VECTOR_BYTES, broadcast, fma, load, store
 
@@ -44,44 +45,17 @@ ARGS = np.dtype(
             *("wide", "tall"),  # and of those that it may
             "turned",  # 0, or how many output rows at a time are turned in the blocks that it may not
             "scratch",  # address of the threads' memory
-            *("room", "piece", "ring", "ring_row"),  # bytes of a thread's, and how it is divided: `memory`
+            *("room", "piece", "ring", "ring_row"),  # bytes of a thread's, and how it is divided: `layout`
         )
     ]
 )
 
-TILE_BYTES = SHEAR_VECTORS[0] * VECTOR_BYTES
-"""Columns of the widest tile of several rows: blocks are made of whole ones."""
-
-STEP = 2 * SHEAR_ROWS
-"""Output rows of a step that are enough."""
 
 FEW = 64
 """Pixels of a row that are written one by one."""
 
-_CACHE_LINE = 64
 _WORDS = rows.ARGS.itemsize // 8
 _ROWS, _W, _Y, _N_ROWS, _J, _K, _N, _STEP, _DILATION, _SHEAR, _Y_ROW = range(_WORDS)  # the fields of rows.ARGS
-
-
-def memory(v: dict[str, int], item: int) -> dict[str, int]:
-    """The fields ``piece``, ``ring``, ``ring_row`` and ``room`` that go with the others; ``item``: bytes of a sum."""
-    halo, group = v["K"] - 1, max(v["group"], v["tall"])
-    words = 2 * _WORDS + 1 + v["J"] - 1 + group + v["J"] * group + v["block"] + halo
-    piece = _lines(8 * words)
-    ring = piece + _lines((max(v["block"], v["wide"]) + halo) * v["inner"] * item)
-    ring_row = (
-        _lines((v["block"] + (0 if v["line"] else halo)) * v["inner"] * item) | _CACHE_LINE
-    )  # odd number of lines
-    if v["turned"]:  # a column of the ring's memory, and one of outputs
-        ring_row = _lines((v["turned"] + v["J"]) * item + 2 * VECTOR_BYTES) | _CACHE_LINE
-        rows_of_ring = (v["block"] + halo) * v["inner"] + 1
-    else:
-        rows_of_ring = v["J"] - 1 + v["group"]
-    return {"piece": piece, "ring": ring, "ring_row": ring_row, "room": ring + rows_of_ring * ring_row}
-
-
-def _lines(count: int) -> int:
-    return -(-count // _CACHE_LINE) * _CACHE_LINE
 
 
 _element = inline(border.element)
@@ -266,3 +240,21 @@ KERNELS = {
         (np.uint8, np.float32),
     )
 }
+
+
+_layout = inline(layout)
+
+
+def lay_out(args, thread, threads):
+    """Write the fields of `LAYOUT`, in its order, from the others; for a source of the sums' type, whose bytes are ``y_item``.
+
+    ``turned``: whether columns may be turned.
+    """
+    a = carray(args, 1)[0]
+    (a.start, a.stop, a.block, a.group, a.wide, a.tall, a.turned, a.piece, a.ring, a.ring_row, a.room) = _layout(
+        a.width, a.n, a.n_rows, a.J, a.K, a.left, a.inner, a.x_row, a.y_item, a.line != 0, False, a.turned != 0
+    )
+
+
+LAY_OUT = kernel(ARGS)(lay_out)
+"""`layout` for callers that are compiled themselves."""
