@@ -6,7 +6,7 @@ import numpy as np
 from numba import cuda
 
 from sigconv.kernels.cuda.epilogue import finish
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import quotient, unravel
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
 
 PARAMS = record(
@@ -31,11 +31,10 @@ def make(real: type) -> Kernel:
         taps = channel * p.kernel_d * p.kernel_h * p.kernel_w
         outputs = p.out_d * p.out_h * p.out_w
         for o in range(cuda.blockIdx.y * BLOCK + cuda.threadIdx.x, outputs, cuda.gridDim.y * BLOCK):
-            rest = quotient(o, p.out_w)
-            od = quotient(rest, p.out_h)
+            od, oh, ow = unravel(o, p.out_h, p.out_w)
             d0 = od * p.stride_d - p.before_d
-            h0 = (rest - od * p.out_h) * p.stride_h - p.before_h
-            w0 = (o - rest * p.out_w) * p.stride_w - p.before_w
+            h0 = oh * p.stride_h - p.before_h
+            w0 = ow * p.stride_w - p.before_w
             v = zero
             tap = taps
             for kd in range(p.kernel_d):

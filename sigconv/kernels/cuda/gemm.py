@@ -10,6 +10,7 @@ from numba import cuda
 from sigconv.kernels.cuda.epilogue import finish
 from sigconv.kernels.cuda.index import quotient
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
+from sigconv.kernels.cuda.reduce import SUM, across
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,7 @@ def make(tile: Tile, real: type) -> Kernel:
                     sums[r, j] = sums[r + 1, j]
 
     gemm.__name__ = f"gemm_{tile.name}_{suffix(real)}"
-    wrap = kernel(PARAMS, "real real real real real", threads, real=real, hot=True, tile=tile)
-    return wrap(gemm)
+    return kernel(PARAMS, "real real real real real", threads, real=real, hot=True)(gemm)
 
 
 GEMM: dict[tuple[str, str], Kernel] = {
@@ -129,30 +129,21 @@ GEMM: dict[tuple[str, str], Kernel] = {
 GEMV = record("Gemv", "m n k a_m a_k b_k b_n c_m c_n has_residual", "scale beta alpha lo hi")
 """As `PARAMS`, without batches: one block an output element. Grid: (n, m)."""
 
-GEMV_THREADS = BLOCK
-
 
 def make_gemv(real: type) -> Kernel:
     """For few rows, where the product takes as long as reading B: a block sums one output."""
     zero = real(0)
 
     def gemv(p, a, b, c, residual, y):
-        partial = cuda.shared.array(GEMV_THREADS, real)
+        shared = cuda.shared.array(BLOCK, real)
         t, n, m = cuda.threadIdx.x, cuda.blockIdx.x, cuda.blockIdx.y
         v = zero
-        for k in range(t, p.k, GEMV_THREADS):
+        for k in range(t, p.k, BLOCK):
             v += a[m * p.a_m + k * p.a_k] * b[k * p.b_k + n * p.b_n]
-        partial[t] = v
-        cuda.syncthreads()
-        half = GEMV_THREADS // 2
-        while half > 0:
-            if t < half:
-                partial[t] += partial[t + half]
-            cuda.syncthreads()
-            half //= 2
+        total = across(SUM, v, t, shared)
         if t == 0:
             at = m * p.n + n
-            v = p.scale * partial[0]
+            v = p.scale * total
             if p.beta != 0:
                 v += p.beta * c[m * p.c_m + n * p.c_n]
             if p.has_residual:
@@ -160,7 +151,7 @@ def make_gemv(real: type) -> Kernel:
             y[at] = finish(v, p.alpha, p.lo, p.hi)
 
     gemv.__name__ = f"gemv_{suffix(real)}"
-    return kernel(GEMV, "real real real real real", GEMV_THREADS, real=real)(gemv)
+    return kernel(GEMV, "real real real real real", BLOCK, real=real)(gemv)
 
 
 GEMVS = {np.dtype(real).name: make_gemv(real) for real in (np.float32, np.float64)}

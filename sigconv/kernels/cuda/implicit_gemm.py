@@ -12,7 +12,7 @@ from numba import cuda
 
 from sigconv.kernels.cuda.epilogue import finish
 from sigconv.kernels.cuda.gemm import TILES, Tile
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import quotient, unravel
 from sigconv.kernels.cuda.jit import Kernel, kernel, record, suffix
 
 COLUMNS = 5
@@ -54,10 +54,7 @@ def make(tile: Tile, real: type) -> Kernel:
         pixel = cuda.blockIdx.x * bn + t % bn
         first = t // bn
         inside = pixel < p.pixels
-        rest = quotient(pixel, p.out_w)
-        ow = pixel - rest * p.out_w
-        plane = quotient(rest, p.out_h)
-        oh = rest - plane * p.out_h
+        plane, oh, ow = unravel(pixel, p.out_h, p.out_w)
         n = quotient(plane, p.out_d)
         od = plane - n * p.out_d
         at_d = od * p.stride_d + p.origin_d
@@ -75,14 +72,15 @@ def make(tile: Tile, real: type) -> Kernel:
             if after < p.k:
                 for i in range(loads_a):
                     k, m = after + (t + i * threads) // bm, m0 + (t + i * threads) % bm
-                    next_w[i] = w[w0 + m * p.w_m + table[5 * k + 4]] if k < p.k and m < p.m else zero
+                    next_w[i] = w[w0 + m * p.w_m + table[COLUMNS * k + 4]] if k < p.k and m < p.m else zero
                 for i in range(loads_b):
                     k = after + first + i * rows
                     next_x[i] = zero
                     if inside and k < p.k:
-                        d, h, v = at_d + table[5 * k + 1], at_h + table[5 * k + 2], at_w + table[5 * k + 3]
+                        entry = COLUMNS * k
+                        d, h, v = at_d + table[entry + 1], at_h + table[entry + 2], at_w + table[entry + 3]
                         if 0 <= d < p.in_d and 0 <= h < p.in_h and 0 <= v < p.in_w:
-                            next_x[i] = x[x0 + table[5 * k]]
+                            next_x[i] = x[x0 + table[entry]]
             now = (after // bk) & 1
             if k0 >= 0:
                 for k in range(bk):
@@ -98,8 +96,6 @@ def make(tile: Tile, real: type) -> Kernel:
                     tile_w[now, (t + i * threads) // bm, (t + i * threads) % bm] = next_w[i]
                 for i in range(loads_b):
                     tile_x[now, first + i * rows, t % bn] = next_x[i]
-            cuda.syncthreads()
-        if p.k == 0:
             cuda.syncthreads()
         for i in range(tm):
             m = m0 + row + i * down
@@ -118,7 +114,7 @@ def make(tile: Tile, real: type) -> Kernel:
                     sums[r, j] = sums[r + 1, j]
 
     conv.__name__ = f"conv_implicit_gemm_{tile.name}_{suffix(real)}"
-    return kernel(PARAMS, "real real int32 real real real", threads, real=real, hot=True, tile=tile)(conv)
+    return kernel(PARAMS, "real real int32 real real real", threads, real=real, hot=True)(conv)
 
 
 CONV: dict[tuple[str, str], Kernel] = {

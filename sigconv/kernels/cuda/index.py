@@ -32,5 +32,13 @@ else:
     quotient = device(lambda a, b: _quotient(a, b))
 
 
+@device
+def unravel(i, rows, columns):
+    """(plane, row, column) of element ``i`` of planes of ``rows`` x ``columns``."""
+    above = quotient(i, columns)
+    plane = quotient(above, rows)
+    return plane, above - plane * rows, i - above * columns
+
+
 element = device(border.element)
 """`border.element` on the device."""

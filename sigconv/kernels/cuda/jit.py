@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -36,19 +36,15 @@ class Record:
 
     def __call__(self, **fields: Any) -> Any:
         """The record of one launch; every field must be given. OverflowError where a size takes more than 32 bits."""
-        for name in self.integers:
-            np.int32(fields[name])
-        integers = {name: int(fields[name]) for name in self.integers}
-        return self.type(**integers, **{name: float(fields.pop(name)) for name in self.floats}, **_extra(self, fields))
+        integers = {name: int(fields.pop(name)) for name in self.integers}
+        for number in integers.values():
+            np.int32(number)
+        floats = {name: float(fields.pop(name)) for name in self.floats}
+        return self.type(**integers, **floats, **fields)  # a field too many: its own TypeError names it
 
     def numba_type(self, real: Any) -> Any:
         """As Numba sees it."""
         return types.NamedTuple([types.int32] * len(self.integers) + [real] * len(self.floats), self.type)
-
-
-def _extra(record: Record, fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields that the record does not have: NamedTuple's own TypeError names them."""
-    return {name: value for name, value in fields.items() if name not in record.integers}
 
 
 def record(name: str, integers: str, floats: str = "") -> Record:
@@ -71,8 +67,10 @@ class Kernel:
         Of the flat arrays, in their order.
     threads : int
         In a block, one-dimensional.
-    constants : dict
-        The tile sizes and the like that it was made with.
+    real : dtype
+        Of the record's numbers that are not whole.
+    hot : bool
+        It must not spill, nor index its registers.
     """
 
     name: str
@@ -82,7 +80,6 @@ class Kernel:
     threads: int
     real: np.dtype[Any]
     hot: bool
-    constants: dict[str, Any] = field(default_factory=dict)
     _compiled: Any = None
 
     @property
@@ -150,7 +147,7 @@ KERNELS: dict[str, Kernel] = {}
 
 
 def kernel(
-    params: Record, arrays: str, threads: int, *, real: Any = np.float32, hot: bool = False, **constants: Any
+    params: Record, arrays: str, threads: int, *, real: Any = np.float32, hot: bool = False
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Make a `Kernel` of a function.
 
@@ -162,7 +159,7 @@ def kernel(
         name = function.__name__
         if name in KERNELS:
             raise RuntimeError(f"two CUDA kernels are called {name}")
-        made = Kernel(name, function, params, dtypes, threads, np.dtype(real), hot, constants)
+        made = Kernel(name, function, params, dtypes, threads, np.dtype(real), hot)
         KERNELS[name] = made
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import cuda
 
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import quotient, unravel
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record
 
 DIMS = 8
@@ -73,10 +73,8 @@ def make_take(word: str, index: str) -> Kernel:
 
     def take(p, indices, x, y):
         for at in range(cuda.grid(1), p.n, cuda.gridsize(1)):
-            rest = quotient(at, p.inner)
-            r = at - rest * p.inner
-            o = quotient(rest, p.count)
-            i = indices[rest - o * p.count]
+            o, k, r = unravel(at, p.count, p.inner)
+            i = indices[k]
             i = i + p.axis if i < 0 else i
             i = min(max(i, 0), p.axis - 1)
             y[at] = x[(o * p.axis + i) * p.inner + r]

@@ -9,6 +9,7 @@ from numba import cuda
 
 from sigconv.kernels.cuda.index import quotient
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
+from sigconv.kernels.cuda.reduce import SUM, across
 
 ROWS = record("NormRows", "n parameter_rows parameter_step inner has_scale has_bias", "epsilon")
 """Every row of n dense elements has a mean and a variance of its own, a block takes one. Grid: (rows).
@@ -30,29 +31,12 @@ def make_rows(real: type) -> Kernel:
         v = zero
         for i in range(t, p.n, BLOCK):
             v += x[base + i]
-        shared[t] = v
-        cuda.syncthreads()
-        half = BLOCK // 2
-        while half > 0:
-            if t < half:
-                shared[t] += shared[t + half]
-            cuda.syncthreads()
-            half //= 2
-        mean = shared[0] / real(p.n)
-        cuda.syncthreads()
+        mean = across(SUM, v, t, shared) / real(p.n)
         v = zero
         for i in range(t, p.n, BLOCK):
             d = x[base + i] - mean
             v += d * d
-        shared[t] = v
-        cuda.syncthreads()
-        half = BLOCK // 2
-        while half > 0:
-            if t < half:
-                shared[t] += shared[t + half]
-            cuda.syncthreads()
-            half //= 2
-        factor = one / real(math.sqrt(shared[0] / real(p.n) + p.epsilon))
+        factor = one / real(math.sqrt(across(SUM, v, t, shared) / real(p.n) + p.epsilon))
         first = (row - quotient(row, p.parameter_rows) * p.parameter_rows) * p.parameter_step
         for i in range(t, p.n, BLOCK):
             k = first + quotient(i, p.inner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import unravel
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
 
 PARAMS = record(
@@ -30,9 +30,7 @@ def make(average: bool, real: type) -> Kernel:
         source = plane * p.in_d * p.in_h * p.in_w
         outputs = p.out_d * p.out_h * p.out_w
         for o in range(cuda.blockIdx.y * BLOCK + cuda.threadIdx.x, outputs, cuda.gridDim.y * BLOCK):
-            rest = quotient(o, p.out_w)
-            od = quotient(rest, p.out_h)
-            oh, ow = rest - od * p.out_h, o - rest * p.out_w
+            od, oh, ow = unravel(o, p.out_h, p.out_w)
             v = start
             for kd in range(p.kernel_d):
                 d = od * p.stride_d - p.before_d + kd * p.dilation_d

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
-from sigconv.kernels.cuda.index import quotient
-from sigconv.kernels.cuda.jit import BLOCK, Kernel, device, kernel, record, suffix
+from sigconv.kernels.cuda.index import quotient, unravel
+from sigconv.kernels.cuda.jit import BLOCK, SIMULATED, Kernel, device, kernel, record, suffix
 
 KINDS = ("sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum", "log_sum_exp")
 SUM, MEAN, MAX, MIN, PROD, L1, L2, SUM_SQUARE, LOG_SUM, LOG_SUM_EXP = range(len(KINDS))
@@ -22,8 +23,43 @@ PARAMS = record(
 """y[o0, o1, i] = R over (r0, r1) of x[o0, o1, r0, r1, i]; strides in elements, ``kind`` an index of `KINDS`."""
 
 
-def parts(real: type) -> tuple[Any, Any, Any, Any]:
-    """start(kind), value(kind, x, top), combine(kind, a, b), finish(kind, v, n, top)."""
+if SIMULATED:  # Numba gives a kernel's own module the simulator's barrier, not this one
+
+    def barrier():
+        threading.current_thread().syncthreads()  # type: ignore[attr-defined]
+
+else:
+    barrier = device(lambda: cuda.syncthreads())
+
+
+@device
+def combine(kind, a, b):
+    """Two partial results as one; NaN wins."""
+    if kind == MAX:
+        return a if (a > b or a != a) else b
+    if kind == MIN:
+        return a if (a < b or a != a) else b
+    return a * b if kind == PROD else a + b
+
+
+@device
+def across(kind, v, t, shared):
+    """What the ``v`` of all threads of a block combine to, in each of them. ``shared``: `BLOCK` elements."""
+    shared[t] = v
+    barrier()
+    half = BLOCK // 2
+    while half > 0:
+        if t < half:
+            shared[t] = combine(kind, shared[t], shared[t + half])
+        barrier()
+        half //= 2
+    v = shared[0]
+    barrier()  # before anybody writes there again
+    return v
+
+
+def parts(real: type) -> tuple[Any, Any, Any]:
+    """start(kind), value(kind, x, top), finish(kind, v, n, top)."""
     inf, zero, one = real(np.inf), real(0), real(1)
 
     @device
@@ -43,14 +79,6 @@ def parts(real: type) -> tuple[Any, Any, Any, Any]:
         return real(math.exp(x - top)) if kind == LOG_SUM_EXP else x
 
     @device
-    def combine(kind, a, b):
-        if kind == MAX:
-            return a if (a > b or a != a) else b
-        if kind == MIN:
-            return a if (a < b or a != a) else b
-        return a * b if kind == PROD else a + b
-
-    @device
     def log(x):
         if x > zero:
             return real(math.log(x))
@@ -66,21 +94,18 @@ def parts(real: type) -> tuple[Any, Any, Any, Any]:
             return log(v)
         return log(v) + top if kind == LOG_SUM_EXP else v
 
-    return start, value, combine, finish
+    return start, value, finish
 
 
 def make_rows(real: type) -> Kernel:
     """A block an output: for long reductions. Grid: (outputs)."""
-    start, value, combine, finish = parts(real)
+    start, value, finish = parts(real)
     zero, inf = real(0), real(np.inf)
 
     def reduce_rows(p, x, y):
         shared = cuda.shared.array(BLOCK, real)
         t, output = cuda.threadIdx.x, cuda.blockIdx.x
-        rest = quotient(output, p.inner)
-        i = output - rest * p.inner
-        o0 = quotient(rest, p.outer1)
-        o1 = rest - o0 * p.outer1
+        o0, o1, i = unravel(output, p.outer1, p.inner)
         base = o0 * p.x_outer0 + o1 * p.x_outer1 + i * p.x_inner
         count = p.reduced0 * p.reduced1
         top = zero
@@ -91,16 +116,7 @@ def make_rows(real: type) -> Kernel:
                 r0 = quotient(r, p.reduced1)
                 at = base + r0 * p.x_reduced0 + (r - r0 * p.reduced1) * p.x_reduced1
                 v = combine(kind, v, value(kind, x[at], top))
-            shared[t] = v
-            cuda.syncthreads()
-            half = BLOCK // 2
-            while half > 0:
-                if t < half:
-                    shared[t] = combine(kind, shared[t], shared[t + half])
-                cuda.syncthreads()
-                half //= 2
-            v = shared[0]
-            cuda.syncthreads()
+            v = across(kind, v, t, shared)
             if turn == 0:
                 top = v if abs(v) < inf else zero
         if t == 0:
@@ -112,16 +128,13 @@ def make_rows(real: type) -> Kernel:
 
 def make_columns(real: type) -> Kernel:
     """A thread an output: for short reductions of which there are many. Grid: (outputs in blocks)."""
-    start, value, combine, finish = parts(real)
+    start, value, finish = parts(real)
     zero, inf = real(0), real(np.inf)
 
     def reduce_columns(p, x, y):
         outputs = p.outer0 * p.outer1 * p.inner
         for output in range(cuda.grid(1), outputs, cuda.gridsize(1)):
-            rest = quotient(output, p.inner)
-            i = output - rest * p.inner
-            o0 = quotient(rest, p.outer1)
-            o1 = rest - o0 * p.outer1
+            o0, o1, i = unravel(output, p.outer1, p.inner)
             base = o0 * p.x_outer0 + o1 * p.x_outer1 + i * p.x_inner
             top = zero
             v = zero

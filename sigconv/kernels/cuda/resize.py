@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import unravel
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
 
 PARAMS = record("Resize", "out_d out_h out_w in_d in_h in_w taps_d taps_h taps_w first_h first_w")
@@ -24,11 +24,10 @@ def make(real: type) -> Kernel:
         source = plane * p.in_d * p.in_h * p.in_w
         outputs = p.out_d * p.out_h * p.out_w
         for o in range(cuda.blockIdx.y * BLOCK + cuda.threadIdx.x, outputs, cuda.gridDim.y * BLOCK):
-            rest = quotient(o, p.out_w)
-            od = quotient(rest, p.out_h)
+            od, oh, ow = unravel(o, p.out_h, p.out_w)
             d0 = od * p.taps_d
-            h0 = p.first_h + (rest - od * p.out_h) * p.taps_h
-            w0 = p.first_w + (o - rest * p.out_w) * p.taps_w
+            h0 = p.first_h + oh * p.taps_h
+            w0 = p.first_w + ow * p.taps_w
             v = zero
             for kd in range(d0, d0 + p.taps_d):
                 for kh in range(h0, h0 + p.taps_h):

@@ -9,6 +9,7 @@ from numba import cuda
 
 from sigconv.kernels.cuda.index import quotient
 from sigconv.kernels.cuda.jit import BLOCK, Kernel, kernel, record, suffix
+from sigconv.kernels.cuda.reduce import MAX, SUM, across, combine
 
 PARAMS = record("Softmax", "n inner log")
 """Over x[outer, n, inner], dense. Grid: (outer x inner)."""
@@ -25,33 +26,12 @@ def make(real: type) -> Kernel:
         base = outer * p.n * p.inner + cuda.blockIdx.x - outer * p.inner
         top = lowest
         for i in range(t, p.n, BLOCK):
-            v = x[base + i * p.inner]
-            if v > top or v != v:
-                top = v
-        shared[t] = top
-        cuda.syncthreads()
-        half = BLOCK // 2
-        while half > 0:
-            if t < half:
-                other = shared[t + half]
-                if other > shared[t] or other != other:
-                    shared[t] = other
-            cuda.syncthreads()
-            half //= 2
-        top = shared[0]
-        cuda.syncthreads()
+            top = combine(MAX, top, x[base + i * p.inner])
+        top = across(MAX, top, t, shared)
         total = zero
         for i in range(t, p.n, BLOCK):
             total += real(math.exp(x[base + i * p.inner] - top))
-        shared[t] = total
-        cuda.syncthreads()
-        half = BLOCK // 2
-        while half > 0:
-            if t < half:
-                shared[t] += shared[t + half]
-            cuda.syncthreads()
-            half //= 2
-        total = shared[0]
+        total = across(SUM, total, t, shared)
         for i in range(t, p.n, BLOCK):
             v = x[base + i * p.inner] - top
             y[base + i * p.inner] = v - real(math.log(total)) if p.log else real(math.exp(v)) / total

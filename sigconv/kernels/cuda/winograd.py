@@ -10,7 +10,7 @@ import numpy as np
 from numba import cuda
 
 from sigconv.kernels.cuda.epilogue import finish
-from sigconv.kernels.cuda.index import quotient
+from sigconv.kernels.cuda.index import unravel
 from sigconv.kernels.cuda.jit import BLOCK, device, kernel, record
 
 OUT, IN, POINTS = 4, 6, 36
@@ -52,10 +52,9 @@ def winograd_input_f32(p, x, points):
     d = cuda.local.array((IN, IN), np.float32)
     channel = cuda.blockIdx.x
     for t in range(cuda.blockIdx.y * BLOCK + cuda.threadIdx.x, p.tiles, cuda.gridDim.y * BLOCK):
-        rest = quotient(t, p.tiles_w)
-        n = quotient(rest, p.tiles_h)
-        h0 = (rest - n * p.tiles_h) * OUT - p.before_h
-        w0 = (t - rest * p.tiles_w) * OUT - p.before_w
+        n, row, column = unravel(t, p.tiles_h, p.tiles_w)
+        h0 = row * OUT - p.before_h
+        w0 = column * OUT - p.before_w
         plane = (n * p.channels + channel) * p.in_h * p.in_w
         for i in range(IN):
             for j in range(IN):
@@ -89,10 +88,9 @@ def winograd_output_f32(p, points, bias, residual, y):
             m[0, j], m[1, j], m[2, j], m[3, j] = _from_points(m[0, j], m[1, j], m[2, j], m[3, j], m[4, j], m[5, j])
         for i in range(OUT):
             m[i, 0], m[i, 1], m[i, 2], m[i, 3] = _from_points(m[i, 0], m[i, 1], m[i, 2], m[i, 3], m[i, 4], m[i, 5])
-        rest = quotient(t, p.tiles_w)
-        n = quotient(rest, p.tiles_h)
-        h0 = (rest - n * p.tiles_h) * OUT
-        w0 = (t - rest * p.tiles_w) * OUT
+        n, row, column = unravel(t, p.tiles_h, p.tiles_w)
+        h0 = row * OUT
+        w0 = column * OUT
         plane = (n * p.channels + channel) * p.out_h * p.out_w
         for i in range(OUT):
             for j in range(OUT):
