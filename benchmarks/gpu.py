@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -100,7 +98,7 @@ def check_all(sizes: cases.Sizes, rng: np.random.Generator, clock: Clock) -> lis
         try:
             rows += check_case(case, rng)
         except Exception as error:
-            rows.append({"case": case.name, "algorithm": "-", "ok": False, "error": _short(error)})
+            rows.append({"case": case.name, "algorithm": "-", "ok": False, "error": peers.failure(error)})
     for signal in sizes.signals:
         rows.append(_check_signal(signal.small(), rng))
     for row in rows:
@@ -114,36 +112,20 @@ def _check_signal(signal: cases.Signal, rng: np.random.Generator) -> dict[str, A
     try:
         off = _difference(signal.ours(x, w, "cuda"), signal.ours(x, w, "cpu"))
     except Exception as error:
-        return {"case": signal.name, "algorithm": "direct", "ok": False, "error": _short(error)}
+        return {"case": signal.name, "algorithm": "direct", "ok": False, "error": peers.failure(error)}
     return {"case": signal.name, "algorithm": "direct", "difference": off, "ok": off <= TOLERANCE}
-
-
-def _short(error: BaseException) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {' '.join(str(error).split())[:300]}"
 
 
 # --- times -----------------------------------------------------------------------------------------------------------
 def timed(run: Callable[[], Any], stream: Any, repeat: int) -> float:
-    """Milliseconds of the median run, by CUDA events on ``stream`` after a warm-up."""
+    """Milliseconds of the median run on ``stream``."""
     from numba import cuda
 
-    for _ in range(1 if SIMULATED else 3):
-        run()
-    stream.synchronize()
-    if SIMULATED:
+    if SIMULATED:  # its events record nothing
         start = time.perf_counter()
         run()
         return (time.perf_counter() - start) * 1e3
-    times = []
-    for _ in range(repeat):
-        begin, end = cuda.event(timing=True), cuda.event(timing=True)
-        begin.record(stream)
-        run()
-        end.record(stream)
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    return peers.median_ms(run, repeat, lambda: cuda.event(timing=True), lambda a, b: a.elapsed_time(b), stream)
 
 
 def _session_time(graph: Any, feeds: dict[str, np.ndarray], repeat: int) -> tuple[float, CudaSession]:
@@ -200,7 +182,7 @@ def time_all(sizes: cases.Sizes, rng: np.random.Generator, roof: cases.Roof, clo
         try:
             rows.append(job())
         except Exception as error:
-            rows.append({"kind": "failed", "case": name, "error": _short(error)})
+            rows.append({"kind": "failed", "case": name, "error": peers.failure(error)})
             print(f"  FAILED {rows[-1]}", file=sys.stderr)
     return rows
 

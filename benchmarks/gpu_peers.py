@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from sigconv import race
 from sigconv.geometry import Window
 from sigconv.graph.ir import Graph, Node
 from sigconv.kernels.cuda.jit import SIMULATED
+
+WARM_UPS = 3
+"""Runs before those that count."""
 
 
 def versions() -> dict[str, str]:
@@ -120,19 +125,33 @@ def runner(torch: Any, graph: Graph, feeds: Mapping[str, np.ndarray], where: str
     return run
 
 
-def _torch_ms(torch: Any, run: Callable[[], Any], repeat: int) -> float:
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
+def median_ms(
+    run: Callable[[], Any], repeat: int, event: Callable[[], Any], elapsed: Callable[[Any, Any], float], *stream: Any
+) -> float:
+    """Milliseconds of the median run after warming up: how ours and every peer is timed.
+
+    ``event`` makes a library's CUDA event, ``elapsed`` gives the milliseconds between two of them; they are recorded
+    on ``stream``, or on the library's current one.
+    """
     times = []
-    for _ in range(repeat):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+    for _ in range(WARM_UPS + repeat):
+        begin, end = event(), event()
+        begin.record(*stream)
         run()
-        end.record()
+        end.record(*stream)
         end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+        times.append(elapsed(begin, end))
+    return statistics.median(times[WARM_UPS:])
+
+
+def _torch_ms(torch: Any, run: Callable[[], Any], repeat: int) -> float:
+    return median_ms(run, repeat, lambda: torch.cuda.Event(enable_timing=True), lambda a, b: a.elapsed_time(b))
+
+
+def failure(error: BaseException) -> str:
+    """An error in one line, with the place that raised it."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {' '.join(str(error).split())[:300]}"
 
 
 def torch_times(graph: Graph, feeds: Mapping[str, np.ndarray], repeat: int) -> dict[str, Any]:
@@ -148,7 +167,7 @@ def torch_times(graph: Graph, feeds: Mapping[str, np.ndarray], repeat: int) -> d
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
             result[key] = _torch_ms(torch, run, repeat)
     except Exception as error:
-        result["torch_error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        result["torch_error"] = failure(error)
     return result
 
 
@@ -170,7 +189,7 @@ def _torch_signal(x: np.ndarray, w: np.ndarray, rank: int, repeat: int) -> dict[
         padding = tuple(n // 2 for n in b.shape[2:])
         return {"torch_ms": _torch_ms(torch, lambda: function(a, b, padding=padding), repeat)}
     except Exception as error:
-        return {"torch_error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+        return {"torch_error": failure(error)}
 
 
 def _cupy_signal(x: np.ndarray, w: np.ndarray, repeat: int) -> dict[str, Any]:
@@ -185,16 +204,6 @@ def _cupy_signal(x: np.ndarray, w: np.ndarray, repeat: int) -> dict[str, Any]:
             run = lambda: signal.convolve2d(a, b, "same")  # noqa: E731
         else:
             run = lambda: signal.convolve(a, b, "same", "direct")  # noqa: E731
-        for _ in range(3):
-            run()
-        times = []
-        for _ in range(repeat):
-            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(cupy.cuda.get_elapsed_time(begin, end))
-        return {"cupy_ms": statistics.median(times)}
+        return {"cupy_ms": median_ms(run, repeat, cupy.cuda.Event, cupy.cuda.get_elapsed_time)}
     except Exception as error:
-        return {"cupy_error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+        return {"cupy_error": failure(error)}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.errors import InputError, unknown_names
+from sigconv.kernels.cuda.jit import SIMULATED
 from sigconv.runtime import device
 from sigconv.runtime.kinds import is_device_array
 from sigconv.runtime.locks import lock
@@ -40,20 +41,15 @@ class CudaSession:
             self._constants = [device.upload(c) for c in program.constants]
             self._inputs = [self._home(p) for p in program.inputs]
             self._outputs = [self._home(p) for p in program.outputs]
+            absent = {o.dtype for s in program.steps if isinstance(s, Launch) for o in s.operands if o.ref is None}
+            self._nothing = {dtype: device.upload(np.zeros(1, dtype)) for dtype in absent}
             self._calls = [
                 s.kernel.configured(s.grid, self.stream) if isinstance(s, Launch) else None for s in program.steps
             ]  # compiled now
-        self._nothing = {dtype: device.upload(np.zeros(1, dtype)) for dtype in self._dtypes()}
         self._views: dict[tuple[Ref, np.dtype[Any], int], Any] = {}
         self._input_names = frozenset(p.name for p in program.inputs)
         self._only_launches = all(isinstance(s, Launch) for s in program.steps)
         self._replay = Replay(device.graph_driver(), self.stream)
-
-    def _launches(self) -> list[Launch]:
-        return [s for s in self.program.steps if isinstance(s, Launch)]
-
-    def _dtypes(self) -> set[np.dtype[Any]]:
-        return {o.dtype for step in self._launches() for o in step.operands if o.ref is None}
 
     @staticmethod
     def _home(place: Place) -> Any:
@@ -137,7 +133,8 @@ class CudaSession:
             else:
                 homes.append(device.empty((max(1, math.prod(p.shape)),), p.dtype))
         self._execute(inputs, homes)
-        self._hand_over(first)
+        if not SIMULATED:  # there nothing is queued
+            device.follow(device.stream_of(first), self.stream)  # who uses the results there waits for them
         results = {}
         for p, home in zip(self.program.outputs, homes, strict=True):
             assert p.shape is not None
@@ -155,17 +152,11 @@ class CudaSession:
             raise InputError(f"{place.name!r} is not contiguous on the device: make a contiguous copy of it")
         return array.reshape(-1) if array.size else device.empty((1,), place.dtype)
 
-    def _hand_over(self, value: Any) -> None:
-        """Let the stream of the caller's arrays wait for the results."""
-        interface = getattr(value, "__cuda_array_interface__", None)
-        if interface is not None:
-            device.hand_over(self.stream, interface.get("stream"))
-
     @staticmethod
     def _checked(place: Place, array: Any) -> Any:
         if place.shape is not None and tuple(array.shape) != place.shape:
             raise InputError(
-                f"input {place.name!r} has shape {tuple(array.shape)}, this session was compiled for {place.shape}"
+                f"{place.name!r} has shape {tuple(array.shape)}, this session was compiled for {place.shape}"
             )
         return array
 
@@ -173,14 +164,13 @@ class CudaSession:
         """Queue every step; what host steps made of sizes that depend on data is returned."""
         if self._only_launches and self._replay.problem is None:
             addresses = tuple(map(device.address, (*inputs, *outputs)))
-            self._replay.run(addresses, lambda: self._queue(inputs, outputs, {}))
+            self._replay.run(addresses, lambda: self._queue(inputs, outputs))
             return {}
-        return self._queue(inputs, outputs, {})
+        return self._queue(inputs, outputs)
 
-    def _queue(
-        self, inputs: Sequence[Any], outputs: Sequence[Any], loose: dict[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def _queue(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> dict[str, np.ndarray]:
         """Step after step, each launched by itself."""
+        loose: dict[str, np.ndarray] = {}
         for step, call in zip(self.program.steps, self._calls, strict=True):
             self._do(step, call, inputs, outputs, loose)
         return loose
@@ -259,7 +249,9 @@ class CudaSession:
 
     def profile(self, feeds: Mapping[str, Any], *, repeat: int = 5) -> Profile:
         """Seconds for each fused group, every step on its own and waited for, the smallest of ``repeat`` runs."""
-        self.run(feeds)  # the inputs lie in the session's memory from here on
+        self.run(feeds)  # inputs of the host lie in the session's memory from here on
+        there = any(map(is_device_array, feeds.values()))
+        inputs = [self._adopted(p, feeds[p.name]) for p in self.program.inputs] if there else self._inputs
         best = np.full(len(self.program.rows), np.inf)
         with self._lock, device.explained("this run"):
             for _ in range(repeat):
@@ -267,7 +259,7 @@ class CudaSession:
                 loose: dict[str, np.ndarray] = {}
                 for step, call in zip(self.program.steps, self._calls, strict=True):
                     start = time.perf_counter()
-                    self._do(step, call, self._inputs, self._outputs, loose)
+                    self._do(step, call, inputs, self._outputs, loose)
                     self.stream.synchronize()
                     seconds[step.node] += time.perf_counter() - start
                 best = np.minimum(best, seconds)

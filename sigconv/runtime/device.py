@@ -120,7 +120,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def new_stream() -> Any:
-    """A stream of its own; work on it waits for nothing else."""
+    """A stream of its own; work on it keeps the default stream's order and no other's."""
     return cuda.stream()
 
 
@@ -176,11 +176,6 @@ def follow(later: Any, earlier: Any) -> None:
     event = cuda.event(timing=False)
     event.record(earlier)
     event.wait(later)
-
-
-def hand_over(stream: Any, consumer: int | None) -> None:
-    """Let the caller's stream (its handle; None: the default one) wait for what is queued on ``stream``."""
-    follow(cuda.default_stream() if consumer is None else cuda.external_stream(consumer), stream)
 
 
 def _to_torch(array: Any) -> Any:

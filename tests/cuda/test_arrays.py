@@ -42,6 +42,14 @@ def test_device_arrays_in_device_arrays_out(rng):
     np.testing.assert_array_equal(out.copy_to_host(), got.copy_to_host())
 
 
+def test_profile_runs_on_arrays_of_the_device(rng):
+    x = rng.standard_normal((1, 2, 4, 5)).astype(F32)
+    session = net().compile(device="cuda")
+    session.profile({"x": cuda.to_device(x)}, repeat=1)
+    (want,) = net().run({"x": x}).values()
+    np.testing.assert_allclose(session._outputs[0].copy_to_host(), want.reshape(-1), rtol=1e-5, atol=1e-5)
+
+
 def test_feeds_on_the_device_are_checked(rng):
     session = net().compile(device="cuda")
     with pytest.raises(InputError, match="shape"):
@@ -88,9 +96,9 @@ def test_the_producers_stream_is_respected(streams):
     foreign = Foreign(np.zeros(3, F32), 7)
     assert device.adopt(foreign, "ours") == (foreign, False)  # Numba itself would make the host wait
     assert streams == ["record on stream 7", "ours waits"]
-    device.hand_over("ours", 7)
+    device.follow(device.stream_of(foreign), "ours")
     assert streams[2:] == ["record on ours", "stream 7 waits"]
-    device.hand_over("ours", None)
+    device.follow(device.stream_of(Foreign(np.zeros(3, F32), None)), "ours")
     assert streams[4:] == ["record on ours", "default waits"]
 
 

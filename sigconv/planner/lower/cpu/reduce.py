@@ -169,10 +169,8 @@ def kept_strides(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(0 if i in axes else s for i, s in enumerate(c_strides(sizes)))
 
 
-def _legal_reduce(unit: Unit, b: Builder) -> str | None:
-    reason = first_float(unit, b)
-    if reason:
-        return reason
+def irreducible(unit: Unit, b: Builder) -> str | None:
+    """Why the axes of a reduction rule out a kernel, on whatever device."""
     axes = reduced_axes(unit, b)
     if axes is None:
         return "axes are known at run time only"
@@ -181,6 +179,10 @@ def _legal_reduce(unit: Unit, b: Builder) -> str | None:
     shape = b.shape(unit.node.inputs[0])
     probe = Tensor(Buffer("arena", 0), 0, b.dtype(unit.node.inputs[0]), shape, c_strides(shape))
     return None if plan_reduction(unit, b, probe, kept_strides(shape, axes)) else "too many separate axes"
+
+
+def _legal_reduce(unit: Unit, b: Builder) -> str | None:
+    return first_float(unit, b) or irreducible(unit, b)
 
 
 def _lower_reduce(unit: Unit, b: Builder) -> None:

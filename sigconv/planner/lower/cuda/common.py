@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sigconv.geometry import WindowAxis
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import CUDA, Candidate, Cost, attach
 from sigconv.planner.device import DeviceBuilder
@@ -44,9 +45,14 @@ def floats(unit: Unit, b: Builder) -> str | None:
     return None if len(kinds) == 1 and kinds <= set(FLOATS) else f"dtype {', '.join(sorted(map(str, kinds)))}"
 
 
+def traffic(unit: Unit, b: Builder) -> float:
+    """Bytes of a unit's inputs and outputs."""
+    return float(sum(b.nbytes(n) for n in (*unit.inputs, *unit.outputs) if n))
+
+
 def streaming(unit: Unit, b: Builder, work: float = 1.0) -> Cost:
     """A unit that reads and writes everything once, ``work`` operations an element."""
-    nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, *unit.outputs) if n))
+    nbytes = traffic(unit, b)
     flops = work * math.prod(b.shape(unit.output))
     return Cost(flops, nbytes, LAUNCH + max(nbytes / BANDWIDTH, flops / PEAK))
 
@@ -64,12 +70,24 @@ def add(
     attach(Candidate(name, ops, legal, cost, lower, accuracy, error), CUDA)  # type: ignore[arg-type]
 
 
-def triple(values: tuple[int, ...], missing: int = 1) -> tuple[int, int, int]:
-    """Spatial sizes as (d, h, w)."""
+def triple(values: Sequence[int], missing: int = 1) -> tuple[int, int, int]:
+    """What belongs to up to three spatial axes as (d, h, w)."""
     d, h, w = (*[missing] * (3 - len(values)), *values)
     return d, h, w
 
 
-def by_axis(prefix: str, values: tuple[int, int, int]) -> dict[str, int]:
+def by_axis(prefix: str, values: Sequence[int]) -> dict[str, int]:
     """Record fields ``prefix_d``, ``prefix_h``, ``prefix_w``."""
     return {f"{prefix}_{dim}": value for dim, value in zip("dhw", values, strict=True)}
+
+
+_WINDOW = {"out": "output", "in": "size"} | {name: name for name in ("kernel", "stride", "dilation", "before")}
+
+
+def window_fields(axes: Sequence[WindowAxis]) -> dict[str, int]:
+    """Record fields of a window's three axes: ``out_d`` to ``before_w``."""
+    return {
+        f"{field}_{dim}": getattr(axis, attribute)
+        for dim, axis in zip("dhw", axes, strict=True)
+        for field, attribute in _WINDOW.items()
+    }

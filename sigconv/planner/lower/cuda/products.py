@@ -12,7 +12,7 @@ import numpy as np
 from sigconv.geometry import WindowAxis
 from sigconv.kernels.cuda.depthwise import DEPTHWISE
 from sigconv.kernels.cuda.gemm import GEMM, GEMVS, TILES, Tile
-from sigconv.kernels.cuda.implicit_gemm import CONV
+from sigconv.kernels.cuda.implicit_gemm import COLUMNS, CONV
 from sigconv.kernels.cuda.limits import blocks
 from sigconv.planner.build import Builder, Tensor, c_strides
 from sigconv.planner.candidates import Cost
@@ -28,6 +28,9 @@ from sigconv.planner.lower.cuda.common import (
     by_axis,
     floats,
     streaming,
+    traffic,
+    triple,
+    window_fields,
 )
 
 SHARE = {"128x128": 0.6, "64x64": 0.4, "32x32": 0.2}
@@ -81,7 +84,7 @@ def _shape_of_product(unit: Unit, b: Builder) -> tuple[int, int, int, int]:
 
 def _cost_conv(unit: Unit, b: Builder, tile: Tile) -> Cost:
     m, n, k, groups = _shape_of_product(unit, b)
-    nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
+    nbytes = traffic(unit, b)
     seconds = max(tiled_seconds(tile, m, n, k, groups), LAUNCH + nbytes / BANDWIDTH)
     return Cost(2.0 * m * n * k * groups, nbytes, seconds)
 
@@ -99,8 +102,8 @@ def _table(
     own = [np.asarray(t, np.int64)[k] if len(t) else k for t, k in zip(taps, (kd, kh, kw), strict=True)]
     x = c * x_strides[0] + sum(p * s for p, s in zip(at, x_strides[1:], strict=True))
     w = c * w_strides[0] + sum(p * s for p, s in zip(own, w_strides[1:], strict=True))
-    rows = np.stack([x, *at, w], -1).reshape(-1, 5)
-    return rows.astype(np.int32) if len(rows) else np.zeros((1, 5), np.int32)
+    rows = np.stack([x, *at, w], -1).reshape(-1, COLUMNS)
+    return rows.astype(np.int32) if len(rows) else np.zeros((1, COLUMNS), np.int32)
 
 
 def _emit_conv(
@@ -121,20 +124,13 @@ def _emit_conv(
     b.launch(
         CONV[x.dtype.name, tile.name], (-(-pixels // tile.n), -(-m // tile.m), groups),
         [x, w, table, bias, residual, y], m=m, k=channels * math.prod(map(len, taps)), pixels=pixels,
-        **by_axis("out", out), **by_axis("in", (in_d, in_h, in_w)),  # type: ignore[arg-type]
-        **{f"stride_{d}": a.stride for d, a in zip("dhw", axes, strict=True)},
-        **{f"origin_{d}": -a.before for d, a in zip("dhw", axes, strict=True)},
+        **by_axis("out", out), **by_axis("in", (in_d, in_h, in_w)), **by_axis("stride", [a.stride for a in axes]),
+        **by_axis("origin", [-a.before for a in axes]),
         x_batch=x.shape[1] * plane, x_group=channels * plane, x_d=in_h * in_w, x_h=in_w, w_group=w_group, w_m=w_m,
         y_batch=y.shape[1] * y_plane, y_group=m * y_plane, y_m=y_plane, y_d=y_steps[0], y_h=y_steps[1],
         y_w=y_steps[2], y_first=y_first, has_bias=bias is not None, has_residual=residual is not None,
         **epilogue(unit),
     )  # fmt: skip
-
-
-def _spatial(y: Tensor) -> tuple[int, int, int]:
-    """Strides of y along d, h and w."""
-    d, h, w = (*[0] * (5 - len(y.shape)), *y.strides[2:])
-    return d, h, w
 
 
 def conv_operands(unit: Unit, b: DeviceBuilder) -> tuple[Tensor, Tensor | None, Any]:
@@ -163,7 +159,7 @@ def _lower_conv(unit: Unit, b: DeviceBuilder, tile: Tile) -> None:
     x, residual, bias = conv_operands(unit, b)
     y = b.new(unit.output)
     _emit_conv(
-        unit, b, tile, x, y, w, bias, axes, [range(k) for k in kernel], strides, _spatial(y), 0, residual
+        unit, b, tile, x, y, w, bias, axes, [range(k) for k in kernel], strides, triple(y.strides[2:], 0), 0, residual
     )  # fmt: skip
 
 
@@ -172,7 +168,7 @@ def _lower_transposed(unit: Unit, b: DeviceBuilder, tile: Tile) -> None:
     window = transposed_window(unit, b)
     total, m = b.shape(unit.node.inputs[1])[:2]
     channels = total // groups
-    kernel = (*[1] * (3 - len(window.axes)), *(a.kernel for a in window.axes))
+    kernel = triple([a.kernel for a in window.axes])
     count = math.prod(kernel)
     w, packed = _weights(unit, b, lambda w: w.reshape(groups, channels, m, count).transpose(0, 1, 3, 2))
     step = m if packed else 1
@@ -186,9 +182,9 @@ def _lower_transposed(unit: Unit, b: DeviceBuilder, tile: Tile) -> None:
             continue
         axes = three([p.window(a.size) for p, a in zip(phases, window.axes, strict=True)])
         chosen = [*[range(1)] * missing, *(p.taps for p in phases)]
-        steps = _spatial(y)
+        steps = triple(y.strides[2:], 0)
         first = sum(p.first * s for p, s in zip(phases, steps[missing:], strict=True))
-        wide = tuple(s * p for s, p in zip(steps, (*[1] * missing, *(p.step for p in phases)), strict=True))
+        wide = tuple(s * p for s, p in zip(steps, triple([p.step for p in phases]), strict=True))
         _emit_conv(unit, b, tile, x, y, w, bias, axes, chosen, strides, wide, first, residual)  # type: ignore[arg-type]
 
 
@@ -223,18 +219,10 @@ def _lower_depthwise(unit: Unit, b: DeviceBuilder) -> None:
     w = b.plain(unit.node.inputs[1])
     y = b.new(unit.output)
     planes = y.shape[0] * y.shape[1]
-    fields = {
-        f"{field}_{dim}": getattr(axis, attribute)
-        for dim, axis in zip("dhw", axes, strict=True)
-        for field, attribute in (
-            ("out", "output"), ("in", "size"), ("kernel", "kernel"), ("stride", "stride"), ("dilation", "dilation"),
-            ("before", "before"),
-        )
-    }  # fmt: skip
     b.launch(
         DEPTHWISE[x.dtype.name], (planes, blocks(math.prod(y.shape[2:]), planes)), [x, w, bias, residual, y],
         channels=y.shape[1], multiplier=y.shape[1] // x.shape[1], has_bias=bias is not None,
-        has_residual=residual is not None, **fields, **epilogue(unit),
+        has_residual=residual is not None, **window_fields(axes), **epilogue(unit),
     )  # fmt: skip
 
 
@@ -286,14 +274,14 @@ def _sizes(unit: Unit, b: Builder) -> tuple[int, int, int, int]:
 
 def _cost_matrix(unit: Unit, b: Builder, tile: Tile) -> Cost:
     batches, m, k, n = _sizes(unit, b)
-    nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
+    nbytes = traffic(unit, b)
     seconds = max(tiled_seconds(tile, m, n, k, batches), LAUNCH + nbytes / BANDWIDTH)
     return Cost(2.0 * batches * m * n * k, nbytes, seconds)
 
 
 def _cost_vector(unit: Unit, b: Builder) -> Cost:
     batches, m, k, n = _sizes(unit, b)
-    nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
+    nbytes = traffic(unit, b)
     return Cost(2.0 * batches * m * n * k, nbytes, LAUNCH + m * nbytes / (BANDWIDTH * 0.7))
 
 

@@ -15,14 +15,21 @@ from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.pool import POOLS
 from sigconv.kernels.cuda.resize import RESIZE
 from sigconv.kernels.cuda.softmax import SOFTMAX
-from sigconv.planner.build import Buffer, Builder, Tensor, c_strides
+from sigconv.planner.build import Builder, Tensor, c_strides
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.elementwise import program
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import three
 from sigconv.planner.lower.cpu.movement import axis_taps
-from sigconv.planner.lower.cpu.reduce import REDUCTIONS, kept_strides, plan_reduction, pool_window, reduced_axes
-from sigconv.planner.lower.cuda.common import add, by_axis, floats, legal, streaming, triple
+from sigconv.planner.lower.cpu.reduce import (
+    REDUCTIONS,
+    irreducible,
+    kept_strides,
+    plan_reduction,
+    pool_window,
+    reduced_axes,
+)
+from sigconv.planner.lower.cuda.common import add, by_axis, floats, legal, streaming, triple, window_fields
 
 LONG = 64
 """Elements of a reduction that a block shares; shorter ones get a thread."""
@@ -108,15 +115,8 @@ def _lower_pool(unit: Unit, b: DeviceBuilder) -> None:
     include = bool(unit.node.attrs.get("count_include_pad", 0))
     counts = np.concatenate([a.divisors(include) for a in axes]).astype(np.int32)
     planes = y.shape[0] * y.shape[1]
-    fields = {
-        f"{field}_{dim}": getattr(axis, attribute)
-        for dim, axis in zip("dhw", axes, strict=True)
-        for field, attribute in (
-            ("out", "output"), ("in", "size"), ("kernel", "kernel"), ("stride", "stride"), ("dilation", "dilation"),
-            ("before", "before"),
-        )
-    }  # fmt: skip
-    b.launch(POOLS[x.dtype.name, average], (planes, blocks(math.prod(y.shape[2:]), planes)), [counts, x, y], **fields)
+    grid = planes, blocks(math.prod(y.shape[2:]), planes)
+    b.launch(POOLS[x.dtype.name, average], grid, [counts, x, y], **window_fields(axes))
 
 
 add(
@@ -130,17 +130,7 @@ add(
 
 # --- reductions ------------------------------------------------------------------------------------------------------
 def _legal_reduce(unit: Unit, b: Builder) -> str | None:
-    reason = floats(unit, b)
-    if reason:
-        return reason
-    axes = reduced_axes(unit, b)
-    if axes is None:
-        return "axes are known at run time only"
-    if not axes:
-        return "nothing to reduce"
-    shape = b.shape(unit.node.inputs[0])
-    probe = Tensor(Buffer("arena", 0), 0, b.dtype(unit.node.inputs[0]), shape, c_strides(shape))
-    return None if plan_reduction(unit, b, probe, kept_strides(shape, axes)) else "too many separate axes"
+    return floats(unit, b) or irreducible(unit, b)
 
 
 def _legal_rows(unit: Unit, b: Builder) -> str | None:
@@ -293,7 +283,7 @@ def _lower_resize(unit: Unit, b: DeviceBuilder) -> None:
         [np.concatenate([i.reshape(-1) for i, _ in tables]).astype(np.int32),
          np.concatenate([w.reshape(-1) for _, w in tables]).astype(x.dtype), x, y],
         **by_axis("out", outer), **by_axis("in", inner),
-        taps_d=tables[0][0].shape[1], taps_h=tables[1][0].shape[1], taps_w=tables[2][0].shape[1],
+        **by_axis("taps", [index.shape[1] for index, _ in tables]),
         first_h=sizes[0], first_w=sizes[0] + sizes[1],
     )  # fmt: skip
 

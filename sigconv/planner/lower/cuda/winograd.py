@@ -14,7 +14,7 @@ from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import conv_window
-from sigconv.planner.lower.cuda.common import BANDWIDTH, LAUNCH, MOST_ELEMENTS, add
+from sigconv.planner.lower.cuda.common import BANDWIDTH, LAUNCH, MOST_ELEMENTS, add, traffic
 from sigconv.planner.lower.cuda.products import conv_operands, epilogue, legal_conv, tiled_seconds
 
 ERROR = 1e-4
@@ -58,7 +58,7 @@ def _cost(unit: Unit, b: Builder) -> Cost:
     m, channels = b.shape(unit.node.inputs[1])[:2]
     count, *_ = _tiles(unit, b)
     points = 4.0 * kernels.POINTS * count * (m + channels)
-    nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
+    nbytes = traffic(unit, b)
     flops = 2.0 * kernels.POINTS * count * m * channels
     seconds = _tile(unit, b)[1] + 2 * LAUNCH + (2 * points + nbytes) / BANDWIDTH
     return Cost(flops, nbytes, seconds)
