@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
 from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.export.external import NOWHERE, External
 from sigconv.export.reader import read
-from sigconv.export.tensors import to_array
+from sigconv.export.tensors import dtype_of, to_array
+from sigconv.export.writer import SMALLEST_EXTERNAL, to_proto
 from sigconv.graph.evaluate import evaluate
 from sigconv.graph.infer import infer, nbytes
 from sigconv.graph.interpret import interpret
@@ -35,6 +37,9 @@ SMALLEST_SCALE = 0.05
 
 KEEP_NBYTES = 1 << 30
 """Bytes of values that one run keeps on each side; a model with more is run again for the next ones."""
+
+HANDED_OVER = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "int8", "uint8", "int32", "int64"))
+"""Types of which onnxruntime's Python interface takes arrays as they are."""
 
 Values = Callable[[Mapping[str, np.ndarray], Collection[str]], Mapping[str, np.ndarray]]
 """Feeds, and the names of values, to those values by name."""
@@ -135,7 +140,7 @@ def check(
     Parameters
     ----------
     model : path, bytes, onnx.ModelProto or sigconv.Model
-        A ``Model`` must know the ``source`` it was loaded from.
+        A ``Model`` that was not loaded is written as ONNX for onnxruntime.
     feeds : mapping of input name to array, optional
         By default random, from ``seed``: standard normal, integers 0 and 1; an unknown first size is 1.
     values : callable, optional
@@ -156,8 +161,8 @@ def check(
         onnxruntime is not installed, or cannot run the model.
     """
     source = getattr(model, "source", model)
-    if source is None or (hasattr(source, "graph") and not isinstance(source, ModelProto)):
-        raise InputError("the model was not loaded from an ONNX source, so there is nothing to give onnxruntime")
+    if source is None:
+        source = to_proto(model.graph)
     graph = read(source)
     run: Values = values or getattr(model, "values", None) or partial(_interpreted, graph)
     feeds = random_feeds(graph.inputs, seed) if feeds is None else dict(feeds)
@@ -310,7 +315,7 @@ class _Onnxruntime:
                 "the check compares with onnxruntime, which is not installed: pip install onnxruntime",
                 ("onnxruntime",),
             ) from e
-        model = _self_contained(source)
+        model, outside = _without_weights(source)
         written = {out for node in model.graph.node for out in node.output if node.op_type != "Constant"}
         listed = {info.name for info in model.graph.output}
         self.names = frozenset(names) & written
@@ -318,6 +323,9 @@ class _Onnxruntime:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads, options.log_severity_level = 1, 4
+        handles = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in outside.values()]
+        options.add_external_initializers(list(outside), handles)
+        self._kept = outside  # the session reads these arrays where they lie
         self._session = self._guarded(
             lambda: onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         )
@@ -335,9 +343,12 @@ class _Onnxruntime:
             raise UnsupportedError(f"onnxruntime cannot run this model: {e}", ("onnxruntime",)) from e
 
 
-def _self_contained(source: Any) -> ModelProto:
-    """A copy of the model with its external data put inside."""
-    model, external = ModelProto(), NOWHERE
+def _without_weights(source: Any) -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """A copy of the model without its large constants, and these by name; what was in other files is in memory.
+
+    They go to onnxruntime beside the model: serialised, all together, protobuf takes no more than 2 GiB.
+    """
+    model, external, outside = ModelProto(), NOWHERE, {}
     if isinstance(source, ModelProto):
         model.CopyFrom(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -346,9 +357,25 @@ def _self_contained(source: Any) -> ModelProto:
     else:
         model.ParseFromString(bytes(source))
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            array = to_array(tensor, f"initializer {tensor.name!r}", external)
-            tensor.ClearField("external_data")
-            tensor.data_location = TensorProto.DEFAULT
-            tensor.raw_data = array.tobytes()
-    return model
+        dtype = dtype_of(tensor.data_type)
+        if dtype in HANDED_OVER and math.prod(tensor.dims) * dtype.itemsize >= SMALLEST_EXTERNAL:
+            outside[tensor.name] = to_array(tensor, f"initializer {tensor.name!r}", external)
+            stub = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            stub.data_location = TensorProto.EXTERNAL
+            stub.external_data.add(key="location", value="beside")
+            tensor.CopyFrom(stub)
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in outside:
+            tensor.CopyFrom(numpy_helper.from_array(to_array(tensor, repr(tensor.name), external), tensor.name))
+    return model, outside
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """The constants of a graph and of those inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _tensors(inner)

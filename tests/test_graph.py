@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import sigconv as sc
 from sigconv.errors import InputError, ModelError, UnsupportedError
-from sigconv.export.check import check, compare, random_feeds
+from sigconv.export.check import _without_weights, check, compare, random_feeds
 from sigconv.export.reader import read
 from sigconv.graph.infer import LARGEST_FOLD, infer, specialize
 from sigconv.graph.interpret import interpret
@@ -439,9 +440,42 @@ def test_an_inherited_difference_is_told_from_a_fault(tmp_path: Path) -> None:
     assert "(inherited)" in str(report)
 
 
-def test_check_needs_a_source_and_sizes() -> None:
-    with pytest.raises(InputError, match="not loaded from an ONNX source"):
-        check(type("Model", (), {"source": None})())
+def test_a_built_network_is_checked() -> None:
+    model = sc.Sequential((3, 8, 8), ("conv", 8, 3), "relu", "flatten", ("linear", 5))
+    report = model.check()
+    assert report.ok, str(report)
+    assert [row.node.split()[0] for row in report.rows] == ["Conv", "Relu", "Flatten", "Gemm"]
+
+
+def test_weights_go_to_onnxruntime_beside_the_model(tmp_path: Path) -> None:
+    """Protobuf serialises no more than 2 GiB; a sub-graph's own constants in other files are put inside."""
+    w = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    bodies = {
+        name: helper.make_graph(
+            [helper.make_node("MatMul", ["a", "v"], ["z"])],
+            name,
+            [],
+            [helper.make_tensor_value_info("z", 1, [2, 64])],
+            [numpy_helper.from_array(scale * w, "v")],
+        )
+        for name, scale in (("then_branch", 2), ("else_branch", -1))
+    }
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("If", ["c"], ["y"], **bodies)]
+    feeds = {"x": np.ones((2, 64), np.float32), "c": np.array(False)}
+    proto = model_of(nodes, feeds, constants={"w": w})
+    for source in (proto, proto.SerializeToString()):
+        assert check(source, feeds).ok
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    report = check(sc.load(path), feeds)
+    assert report.ok, str(report)
+    assert [row.value for row in report.rows] == ["a", "y"]
+    small, outside = _without_weights(path)
+    assert small.ByteSize() < 2 * w.nbytes + 1000  # the bodies'
+    np.testing.assert_array_equal(outside["w"], w)
+
+
+def test_check_needs_sizes() -> None:
     with pytest.raises(InputError, match="'x' has shape"):
         random_feeds([Value("x", F32, (1, "H"))])
     assert random_feeds([Value("x", F32, ("N", 2))])["x"].shape == (1, 2)
