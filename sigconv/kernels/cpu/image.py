@@ -246,7 +246,7 @@ _layout = inline(layout)
 
 
 def lay_out(args, thread, threads):
-    """Write the fields of `LAYOUT`, in its order, from the others; for a source of the sums' type, whose bytes are ``y_item``.
+    """Write the fields of `LAYOUT`, in its order, from the others, for a source of the sums' type.
 
     ``turned``: whether columns may be turned.
     """
