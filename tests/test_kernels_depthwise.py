@@ -68,13 +68,24 @@ def test_depthwise_matches_naive_loops(shape, kernel, attributes, dtype, rng):
         np.testing.assert_array_equal(run(x, w, bias, threads=threads, lo=0.0, hi=2.0, **attributes), got)
 
 
-def test_every_row_length_up_to_three_tiles(rng):
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_every_row_length_up_to_three_tiles(stride, rng):
     for width in range(1, 3 * depthwise.PIXELS):
-        x = rng.standard_normal((1, 2, 3, width)).astype(np.float32)
+        x = rng.standard_normal((1, 2, 3, (width - 1) * stride + 1)).astype(np.float32)
         w = rng.standard_normal((2, 1, 3, 3)).astype(np.float32)
-        attributes = dict(pads=[1, 1, 1, 1])
+        attributes = dict(pads=[1, 1, 1, 1], strides=[1, stride])
         want = windows.conv_nd(x, w, groups=2, **attributes)
         np.testing.assert_allclose(run(x, w, **attributes), want, **CLOSE[np.float32])
+
+
+@pytest.mark.parametrize("kernel, dilation", [(3, 2), (2, 1), (4, 1)])
+def test_rows_that_have_no_tile_of_their_own(kernel, dilation, rng):
+    x = rng.standard_normal((1, 17, 6, 31)).astype(np.float32)
+    w = rng.standard_normal((17, 1, 3, kernel)).astype(np.float32)
+    attributes = dict(pads=[1, 1, 1, 1], dilations=[1, dilation])
+    np.testing.assert_allclose(
+        run(x, w, **attributes), windows.conv_nd(x, w, groups=17, **attributes), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_nan_stays_in_its_channel_and_windows():
