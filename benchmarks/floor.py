@@ -11,8 +11,9 @@ import numpy as np
 from numba import njit
 
 import sigconv
+from sigconv import lines
 from sigconv.kernels import simd
-from sigconv.kernels.address import as_pointer, on_line
+from sigconv.kernels.address import as_pointer
 
 LANES = simd.lanes(np.float32)
 CHAINS = 10
@@ -61,10 +62,10 @@ def _fastest(run: Callable[[], Any], times: int = 7) -> float:
 
 def limits() -> dict[str, float]:
     """GFLOP/s in float32 and GB/s read from memory of one core, each measured now."""
-    out, turns = on_line(CHAINS * LANES, np.float32), 1_000_000
+    out, turns = lines.zeros(CHAINS * LANES, np.float32), 1_000_000
     out[:] = np.arange(out.size)
     flops = 2.0 * turns * CHAINS * LANES / _fastest(lambda: _multiply_adds(out.ctypes.data, turns))
-    data = on_line(128 << 20, np.float32)
+    data = lines.zeros(128 << 20, np.float32)
     data += 1  # in memory, not promised
     vectors = data.size // (4 * LANES)
     read = data.nbytes / _fastest(lambda: _read(data.ctypes.data, vectors))

@@ -6,6 +6,7 @@ protobuf or onnx raise on broken bytes becomes a ModelError that names the file.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from onnx import (
 
 import sigconv.ops  # noqa: F401  (fills the registry)
 from sigconv.errors import ModelError, UnsupportedError
-from sigconv.export import opsets
+from sigconv.export import opsets, wire
 from sigconv.export.external import NOWHERE, External, check_total
 from sigconv.export.functions import Call, Functions, opset_versions
 from sigconv.export.tensors import dtype_of, freeze, sparse_to_array, to_array
@@ -51,20 +52,22 @@ def read(source: Source) -> Graph:
     lacks, and OSError where the file cannot be opened.
     """
     external, what = NOWHERE, "the model"
+    data: bytes | ModelProto
+    large: dict[int, np.ndarray] = {}
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        data: bytes | ModelProto = path.read_bytes()
+        with open(path, "rb") as file:
+            data, large = wire.split(file if file.seekable() else io.BytesIO(file.read()))
         external, what = External(path.parent), str(path)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
+        data, large = wire.split(io.BytesIO(source))
     elif isinstance(source, ModelProto):
         data = source
     else:
         raise TypeError(f"source must be a path, bytes or an onnx.ModelProto, not {type(source).__name__}")
     try:
         model = data if isinstance(data, ModelProto) else ModelProto.FromString(data)
-        del data  # the message holds a copy: of a large network, two would be the most memory it ever needs
-        return _Reader(model, external).graph()
+        return _Reader(model, external, large).graph()
     except UnsupportedError as e:
         raise UnsupportedError(f"{what}: {e}", e.missing) from e
     except ModelError as e:
@@ -86,12 +89,12 @@ def read(source: Source) -> Graph:
 
 
 class _Reader:
-    def __init__(self, model: ModelProto, external: External) -> None:
+    def __init__(self, model: ModelProto, external: External, large: Mapping[int, np.ndarray]) -> None:
         if not model.HasField("graph"):
             raise ModelError("it holds no graph")
         _check_text(model)
         check_total(sum(_claims(t for g in _graphs(model.graph) for t in g.initializer).values()))
-        self.model, self.external = model, external
+        self.model, self.external, self.large = model, external, large
         self.functions = Functions(model)
         self.missing = Missing()
         self.versions: dict[int, int] = {}  # of a node, by identity: the opset its form follows
@@ -132,14 +135,20 @@ class _Reader:
 
     def _initializers(self, proto: GraphProto) -> dict[str, np.ndarray]:
         constants: dict[str, np.ndarray] = {}
-        dense = ((t.name, t, to_array) for t in proto.initializer)
-        sparse = ((t.values.name, t, sparse_to_array) for t in proto.sparse_initializer)
-        for name, tensor, convert in (*dense, *sparse):
+        large = self.large if proto is self.model.graph else {}
+        for i, tensor in enumerate((*proto.initializer, *proto.sparse_initializer)):
+            dense = isinstance(tensor, TensorProto)
+            name = tensor.name if dense else tensor.values.name
             if not name:
                 raise ModelError("an initializer has no name")
             if name in constants:
                 raise ModelError(f"two initializers are named {name!r}")
-            constants[name] = convert(tensor, f"initializer {name!r}", self.external)  # type: ignore[operator]
+            what = f"initializer {name!r}"
+            constants[name] = (
+                to_array(tensor, what, self.external, large.get(i))
+                if dense
+                else sparse_to_array(tensor, what, self.external)
+            )
         return constants
 
     def _inputs(self, proto: GraphProto, constants: Mapping[str, np.ndarray]) -> tuple[Value, ...]:

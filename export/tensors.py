@@ -44,10 +44,11 @@ def freeze(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def to_array(tensor: TensorProto, what: str, external: External = NOWHERE) -> np.ndarray:
+def to_array(tensor: TensorProto, what: str, external: External = NOWHERE, raw: np.ndarray | None = None) -> np.ndarray:
     """The tensor's elements as a read-only array.
 
-    ``what`` names the tensor in messages; ``external`` are the files beside the model.
+    ``what`` names the tensor in messages; ``external`` are the files beside the model; ``raw``: the bytes that stood in
+    ``raw_data``, where `sigconv.export.wire` took them out.
     Raises ModelError where the tensor is malformed or claims more data than there is.
     """
     shape = tuple(tensor.dims)
@@ -65,17 +66,15 @@ def to_array(tensor: TensorProto, what: str, external: External = NOWHERE) -> np
         if tensor.data_type == TensorProto.STRING:
             raise ModelError(f"{what}: strings cannot be external data")
         raw = external.read(tensor, what, nbytes)
-        if tensor.data_type not in _PACKED_BITS and np.little_endian:
-            return freeze(raw.view(dtype).reshape(shape))
-        tensor = TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw.tobytes())
     elif tensor.HasField("raw_data"):
         if tensor.data_type == TensorProto.STRING:
             raise ModelError(f"{what}: strings cannot be raw data")
-        if len(tensor.raw_data) != nbytes:
-            raise ModelError(
-                f"{what}: shape {list(shape)} of {dtype.name} needs {nbytes} bytes, {len(tensor.raw_data)} are given"
-            )
+        if raw is None:
+            raw = np.frombuffer(tensor.raw_data, np.uint8)  # each look at the field makes a copy of it
+        if raw.size != nbytes:
+            raise ModelError(f"{what}: shape {list(shape)} of {dtype.name} needs {nbytes} bytes, {raw.size} are given")
     else:
+        raw = None
         field = helper.tensor_dtype_to_field(tensor.data_type)
         needed = count
         if tensor.data_type in _PACKED_BITS and tensor.data_type not in _UNPACKED:
@@ -87,6 +86,10 @@ def to_array(tensor: TensorProto, what: str, external: External = NOWHERE) -> np
             raise ModelError(
                 f"{what}: shape {list(shape)} of {dtype.name} needs {needed} entries of {field}, {given} are given"
             )
+    if raw is not None:
+        if tensor.data_type not in _PACKED_BITS and np.little_endian:
+            return freeze(raw.view(dtype).reshape(shape))
+        tensor = TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw.tobytes())
     return freeze(numpy_helper.to_array(tensor))
 
 

@@ -74,12 +74,6 @@ class WindowAxis:
         """``lo, hi`` of shape [output]: taps ``lo <= k < hi`` read inside the input (``lo == hi``: none does)."""
         return self._taps_below(0), self._taps_below(self.size)
 
-    def index_ranges(self) -> tuple[Index, Index]:
-        """``first, stop`` of shape [output]: the input indices that `tap_ranges` spans (empty: first == stop)."""
-        lo, hi = self.tap_ranges()
-        first = self._starts() + lo * self.dilation
-        return first, np.where(hi > lo, first + (hi - lo - 1) * self.dilation + 1, first)
-
     def divisors(self, count_include_pad: bool) -> Index:
         """Shape [output]: the taps that average pooling counts.
 

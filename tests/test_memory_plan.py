@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sigconv import lines
 from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner.compile import compile_graph
-from sigconv.planner.memory import ALIGN, assign
+from sigconv.planner.memory import assign
 from sigconv.runtime.session import Session
 from tests.cases import networks
 
@@ -43,7 +44,7 @@ def clashes(buffers: list[Interval]) -> list[tuple[Interval, Interval]]:
 
 def lower_bound(buffers: list[Interval]) -> int:
     """The most bytes alive at one step."""
-    rounded = [(-(-b.nbytes // ALIGN) * ALIGN, b) for b in buffers]
+    rounded = [(lines.whole(b.nbytes), b) for b in buffers]
     steps = range(max((b.last for b in buffers), default=-1) + 1)
     return max((sum(n for n, b in rounded if b.first <= step <= b.last) for step in steps), default=0)
 
@@ -61,8 +62,8 @@ intervals = st.builds(
 def test_live_buffers_never_overlap(buffers):
     total = assign(buffers)
     assert not clashes(buffers)
-    assert all(b.offset >= 0 and b.offset % ALIGN == 0 and b.offset + b.nbytes <= total for b in buffers)
-    assert lower_bound(buffers) <= total <= sum(b.nbytes + ALIGN for b in buffers)
+    assert all(b.offset >= 0 and b.offset % lines.LINE == 0 and b.offset + b.nbytes <= total for b in buffers)
+    assert lower_bound(buffers) <= total <= sum(b.nbytes + lines.LINE for b in buffers)
 
 
 def test_an_overlap_is_found():

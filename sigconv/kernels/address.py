@@ -9,16 +9,6 @@ from llvmlite import ir
 from numba import from_dtype, types
 from numba.extending import intrinsic
 
-CACHE_LINE = 64
-
-
-def on_line(size: int, dtype: np.dtype[Any] | type) -> np.ndarray:
-    """A vector of zeros that begins on a cache line: a register that lies across two takes two loads."""
-    nbytes = size * np.dtype(dtype).itemsize
-    raw = np.zeros(nbytes + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
-    return raw[start : start + nbytes].view(dtype)
-
 
 @intrinsic
 def as_pointer(typingctx, address, dtype):

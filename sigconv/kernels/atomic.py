@@ -55,16 +55,6 @@ def atomic_add(typingctx, address, value):
 
 
 @intrinsic
-def atomic_exchange(typingctx, address, value):
-    """Write the word at ``address``; what it held before (sequentially consistent)."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("xchg", _pointer(builder, args[0]), args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
 def atomic_replace(typingctx, address, expected, value):
     """Write ``value`` if the word at ``address`` is ``expected``; whether it was (sequentially consistent)."""
 

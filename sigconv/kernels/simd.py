@@ -214,17 +214,6 @@ def _prefetch(builder, pointer):
 
 
 @intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at an int64 address to be brought into L2."""
-
-    def codegen(context, builder, sig, args):
-        _prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
-@intrinsic
 def register_tile(
     typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
     kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,

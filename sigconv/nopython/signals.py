@@ -15,12 +15,12 @@ from numba import types
 from numba.core.errors import NumbaTypeError
 from numba.np.numpy_support import as_dtype
 
-from sigconv.kernels.address import CACHE_LINE
 from sigconv.kernels.border import BOUNDARIES as BORDERS
 from sigconv.kernels.border import FILL
 from sigconv.kernels.cpu import image, plain
 from sigconv.kernels.cpu.rows import KERNELS
 from sigconv.kernels.jit import inline, overload
+from sigconv.lines import LINE
 from sigconv.nopython.native import OUTDATED, call, finder
 from sigconv.signal import api
 from sigconv.signal import problem as problems
@@ -122,8 +122,8 @@ def _sums(x: np.dtype[Any], w: np.dtype[Any], y: np.dtype[Any]) -> Callable[...,
         a.n_rows, a.n, a.top, a.left = y.shape[0], y.shape[1], start0 - (a.J - 1), start1 - (a.K - 1)
         a.boundary, a.fill, a.row_kernel, a.turned = boundary, fills.ctypes.data, row_kernel, turns
         call(lay_out, args)
-        scratch = np.empty(a.room + CACHE_LINE, np.uint8)
-        a.scratch = -(-scratch.ctypes.data // CACHE_LINE) * CACHE_LINE
+        scratch = np.empty(a.room + LINE, np.uint8)
+        a.scratch = -(-scratch.ctypes.data // LINE) * LINE
         call(kernel, args, x, w, fills, y, scratch)
         return a.finite != 0
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from sigconv import lines
 from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.evaluate import Body
 from sigconv.graph.ir import Graph, Value
-from sigconv.kernels.address import CACHE_LINE, on_line
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.memory import ALIGN, assign
+from sigconv.planner.memory import assign
 from sigconv.planner.pool import Pool
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Row, Space, Step
 
@@ -90,16 +90,6 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
     for i in range(len(shape) - 2, -1, -1):
         out[i] = out[i + 1] * max(shape[i + 1], 1)
     return tuple(out)
-
-
-def _on_line(array: np.ndarray) -> np.ndarray:
-    """The array in C order, beginning on a cache line."""
-    contiguous = np.ascontiguousarray(array)
-    if array.dtype.hasobject or array.nbytes < CACHE_LINE or contiguous.ctypes.data % CACHE_LINE == 0:
-        return contiguous
-    kept = on_line(array.size, array.dtype).reshape(array.shape)
-    kept[...] = array
-    return kept
 
 
 class Builder:
@@ -237,7 +227,7 @@ class Builder:
         """The buffer of a constant array (kept contiguous)."""
         key = (id(array), str(array.dtype))
         if key not in self._constant_of:
-            kept = _on_line(array)
+            kept = lines.on_line(array)
             kept.flags.writeable = False
             kept = self.pool.shared(kept)
             self._constants.append(kept)
@@ -479,7 +469,7 @@ class Builder:
             inputs=inputs,
             outputs=outputs,
             arena_nbytes=total,
-            workspace_nbytes=-(-self._workspace.nbytes // ALIGN) * ALIGN,
+            workspace_nbytes=lines.whole(self._workspace.nbytes),
             threads=self.threads,
             rows=tuple(self.rows),
             device=self.device,

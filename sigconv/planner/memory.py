@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from sigconv import lines
 from sigconv.config import available_memory
 from sigconv.errors import ModelError
 from sigconv.graph.infer import Fact, nbytes
 from sigconv.graph.ir import Graph
-
-ALIGN = 64
 
 
 def check_sizes(graph: Graph) -> None:
@@ -46,13 +45,13 @@ def assign(buffers: Iterable[Interval]) -> int:
         rivals = sorted(
             (p for p in placed if p.first <= buffer.last and buffer.first <= p.last), key=lambda p: p.offset
         )
-        need = -(-buffer.nbytes // ALIGN) * ALIGN
+        need = lines.whole(buffer.nbytes)
         best, best_gap, end = -1, 0, 0
         for rival in rivals:
             gap = rival.offset - end
             if gap >= need and (best < 0 or gap < best_gap):
                 best, best_gap = end, gap
-            end = max(end, rival.offset + -(-rival.nbytes // ALIGN) * ALIGN)
+            end = max(end, rival.offset + lines.whole(rival.nbytes))
         buffer.offset = end if best < 0 else best
         total = max(total, buffer.offset + need)
         placed.append(buffer)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
 
+from sigconv import lines
 from sigconv.errors import InputError, ModelError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
 from sigconv.runtime.locks import lock
@@ -16,7 +18,6 @@ from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
 from sigconv.runtime.runner import STEP, Prepared
 
-_ALIGN = 64
 _PYTHON_KINDS = {"f": "biuf", "i": "biu", "u": "biu", "b": "b", "c": "biufc"}
 """What Python's own numbers may be converted to: kinds of NumPy dtype, the values still checked for range."""
 
@@ -56,19 +57,25 @@ def _address(array: np.ndarray) -> int:
         return int(array.__array_interface__["data"][0])
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An uninitialised array; ModelError where there is no memory left for it."""
+@contextlib.contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """ModelError where there is no memory left."""
     try:
-        return np.empty(shape, dtype)
+        yield
     except MemoryError as e:
         raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
 
 
-def _aligned(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes that start on a cache line."""
-    raw = _empty((nbytes + _ALIGN,), np.dtype(np.uint8))
-    start = -raw.ctypes.data % _ALIGN
-    return raw[start : start + nbytes]
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An uninitialised array."""
+    with _out_of_memory():
+        return np.empty(shape, dtype)
+
+
+def _memory(nbytes: int) -> np.ndarray:
+    """Zeros that begin on a cache line; ModelError where there is no memory left for them."""
+    with _out_of_memory():
+        return lines.zeros(nbytes)
 
 
 class Session:
@@ -83,11 +90,11 @@ class Session:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._lock = lock()
-        self._arena = _aligned(program.arena_nbytes)
-        self._workspace = _aligned(program.workspace_nbytes)
+        self._arena = _memory(program.arena_nbytes)
+        self._workspace = _memory(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
         ensure(dict.fromkeys(s.kernel for s in native))
-        self._records = _aligned(sum(-(-s.record.nbytes // _ALIGN) * _ALIGN for s in native))
+        self._records = _memory(sum(lines.whole(s.record.nbytes) for s in native))
         self._words = self._records.view(np.int64)
         self._steps = np.zeros(len(native), STEP)
         self._fixups: tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]] = (
@@ -99,7 +106,7 @@ class Session:
         at = 0
         for i, step in enumerate(native):
             self._bind(i, step, at)
-            at += -(-step.record.nbytes // _ALIGN) * _ALIGN
+            at += lines.whole(step.record.nbytes)
         self._memory = memoryview(self._records.data).cast("q") if self._records.nbytes else None
         self._segments: list[Prepared | HostStep] = []
         self._segment_rows: list[Sequence[int]] = []

@@ -14,7 +14,8 @@ import math
 import numpy as np
 from numba import carray
 
-from sigconv.kernels.address import as_pointer, get, on_line
+from sigconv import lines
+from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.simd import TILE, lanes, register_tile
@@ -55,7 +56,7 @@ def pack(weights: np.ndarray, block: int) -> np.ndarray:
     m, c, *kernel_shape = weights.shape
     vl = lanes(weights.dtype)
     first, width, _ = tiles(m, weights.dtype)
-    out = on_line(c * math.prod(kernel_shape) * -(-m // vl) * vl, weights.dtype)
+    out = lines.zeros(c * math.prod(kernel_shape) * -(-m // vl) * vl, weights.dtype)
     at = 0
     for v0, nv in zip((first * vl).tolist(), (width * vl).tolist(), strict=True):
         whole = c // block * block

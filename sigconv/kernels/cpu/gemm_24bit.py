@@ -12,7 +12,8 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sigconv.kernels.address import as_pointer, on_line
+from sigconv import lines
+from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.simd import (
@@ -47,7 +48,7 @@ ARGS = np.dtype(
 def pack(weights: np.ndarray) -> np.ndarray:
     """float32 weights [N, K] rounded to the nearest of 24 bits, as bytes [panels, K, 3 * PANEL]."""
     n, k = weights.shape
-    out = on_line(-(-n // PANEL) * k * 3 * PANEL, np.uint8).reshape(-1, k, 3 * PANEL)
+    out = lines.zeros(-(-n // PANEL) * k * 3 * PANEL, np.uint8).reshape(-1, k, 3 * PANEL)
     columns = np.zeros((k, PANEL), np.float32)
     for panel, first in zip(out, range(0, n, PANEL), strict=True):
         count = min(PANEL, n - first)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 
-from sigconv.kernels.address import CACHE_LINE
 from sigconv.kernels.cpu import rows
 from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS
 from sigconv.kernels.simd import VECTOR_BYTES
+from sigconv.lines import LINE
 
 LAYOUT = ("start", "stop", "block", "group", "wide", "tall", "turned", "piece", "ring", "ring_row", "room")
 """The fields of `image.ARGS` that `layout` gives."""
@@ -64,12 +64,12 @@ def layout(width, n, n_rows, J, K, left, inner, x_row, item, summed, converts, t
 
     most = max(group, tall)
     words = 2 * _WORDS + 1 + J - 1 + most + J * most + block + K - 1
-    piece = -(-8 * words // CACHE_LINE) * CACHE_LINE
-    ring = piece - (-(max(block, wide) + K - 1) * inner * item // CACHE_LINE) * CACHE_LINE
+    piece = -(-8 * words // LINE) * LINE
+    ring = piece - (-(max(block, wide) + K - 1) * inner * item // LINE) * LINE
     if turned:  # a column of the ring's memory, and one of outputs
         step = min(TURNED, n_rows)
         ring_row, ring_rows = (step + J) * item + 2 * VECTOR_BYTES, (block + K - 1) * inner + 1
     else:
         step, ring_row, ring_rows = 0, (block + halo) * inner * item, J - 1 + group
-    ring_row = (-(-ring_row // CACHE_LINE) * CACHE_LINE) | CACHE_LINE  # an odd number of lines
+    ring_row = (-(-ring_row // LINE) * LINE) | LINE  # an odd number of lines
     return start, stop, block, group, wide, tall, step, piece, ring, ring_row, ring + ring_rows * ring_row

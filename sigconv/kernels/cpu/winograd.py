@@ -17,7 +17,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from sigconv.kernels.address import as_pointer, get, on_line, put
+from sigconv import lines
+from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
@@ -118,7 +119,7 @@ def transform(form: Form, weights: np.ndarray) -> np.ndarray:
     for i, taps in enumerate(weights.reshape(m, c, -1)):  # so small a product stays in the cache and on one thread
         points[:, i] = both @ taps.T.astype(np.float64)
     packed = [pack(p.reshape(m, c, 1, 1, 1), c) for p in points]
-    return np.concatenate(packed, out=on_line(sum(p.size for p in packed), weights.dtype))
+    return np.concatenate(packed, out=lines.zeros(sum(p.size for p in packed), weights.dtype))
 
 
 def _square(builder: Any, form: Form, apply: Callable[..., Sequence[Any]], grid: list[list[Any]]) -> list[list[Any]]:
