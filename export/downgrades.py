@@ -130,9 +130,13 @@ def _roi_align(node: Node, known: Known) -> Node | None:
     return node.replace(attrs=_without(node, "coordinate_transformation_mode"))
 
 
+NEVER = 1 << 30
+"""The opset of what only opsets older than can be written had."""
+
 WORDS: dict[tuple[str, str, object], int] = {
     ("Pad", "mode", "wrap"): 19,
     ("Resize", "coordinate_transformation_mode", "half_pixel_symmetric"): 19,
+    ("Resize", "coordinate_transformation_mode", "tf_half_pixel_for_nn"): NEVER,
     ("ScatterElements", "reduction", "min"): 18,
     ("ScatterElements", "reduction", "max"): 18,
     ("ScatterND", "reduction", "min"): 18,

@@ -311,16 +311,20 @@ def _group_norm(node: Node, context: Context) -> list[Node]:
     x, groups = node.inputs[0], int(node.attrs["num_groups"])
     shape = context.fact(x).shape
     channels: Dim = shape[1] if shape is not None and len(shape) > 1 else None
-    if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise UnsupportedError(
-            f"{node.label}: its old form needs a known channel count that {groups} groups divide, not {channels}",
-            (node.label,),
-        )
-    column, full, flat = (
-        context.constant(node, what, size)
-        for what, size in (("column", (groups, 1)), ("full", (groups, channels // groups)), ("flat", (channels,)))
-    )
+    if groups < 1 or (isinstance(channels, int) and channels % groups):
+        raise ModelError(f"{node.label}: num_groups is {groups}, which does not divide {channels} channels")
+    column, flat = context.constant(node, "column", (groups, 1)), context.constant(node, "flat", (-1,))
     nodes, inputs = [], [x]
+    if isinstance(channels, int):
+        full = context.constant(node, "full", (groups, channels // groups))
+    else:
+        count = context.constant(node, "groups", (groups,))
+        size, each, full = (context.fresh(node, what) for what in ("channels", "each", "full"))
+        nodes += [
+            Node("Shape", (x,), (size,), {"start": 1, "end": 2}, size),
+            Node("Div", (size, count), (each,), {}, each),
+            Node("Concat", (count, each), (full,), {"axis": 0}, full),
+        ]
     for name, what in zip(node.inputs[1:3], ("scale", "bias"), strict=True):
         a, b, c = (context.fresh(node, f"{what}_{part}") for part in ("column", "full", "flat"))
         nodes += [
@@ -398,14 +402,12 @@ _HALF_PIXEL_TWIN = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
 
 @_step(13, "Resize")
 def _resize_11(node: Node, context: Context) -> list[Node]:
-    if node.attrs.get("coordinate_transformation_mode") != "tf_half_pixel_for_nn":
-        return [_empty_to_absent(node, context)]
-    nearest = str(node.attrs.get("nearest_mode", "round_prefer_floor"))
-    if node.attrs.get("mode", "nearest") != "nearest" or nearest not in _HALF_PIXEL_TWIN:
-        raise UnsupportedError(
-            f"{node.label}: tf_half_pixel_for_nn with nearest_mode {nearest!r} went away in opset 13", (node.label,)
-        )
-    attrs = {**node.attrs, "coordinate_transformation_mode": "half_pixel", "nearest_mode": _HALF_PIXEL_TWIN[nearest]}
+    """tf_half_pixel_for_nn went away in 13; where half_pixel can say the same, it does."""
+    attrs = dict(node.attrs)
+    twin = _HALF_PIXEL_TWIN.get(str(attrs.get("nearest_mode", "round_prefer_floor")))
+    known = attrs.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn"
+    if known and twin and attrs.get("mode", "nearest") == "nearest":
+        attrs.update(coordinate_transformation_mode="half_pixel", nearest_mode=twin)
     return [_empty_to_absent(node.replace(attrs=attrs), context)]
 
 

@@ -96,6 +96,19 @@ def _ints(*values):
     return np.array(values, np.int64)
 
 
+def _box(first, *ranges):
+    """The points of a box as ScatterND takes them."""
+    return np.stack(np.meshgrid(*[np.add(first, r) for r in ranges], indexing="ij"), -1).astype(np.int64)
+
+
+def _scatter(name, op, shape, indices, **attrs):
+    """Updates at constant indices."""
+    rng = _seed(name)
+    updates = (*indices.shape[:-1], *shape[indices.shape[-1] :]) if op == "ScatterND" else indices.shape
+    feeds = {k: rng.standard_normal(s).astype(np.float32) for k, s in (("x", shape), ("u", updates))}
+    return pytest.param([Node(op, ("x", "i", "u"), ("y",), attrs, name)], feeds, {"i": indices}, id=name)
+
+
 def _ramp(*shape, start=-1):
     """From ``start`` to 1 in equal steps."""
     return np.linspace(start, 1, np.prod(shape), dtype=np.float32).reshape(shape)
@@ -156,6 +169,15 @@ OTHERS = [
     _node("space-to-depth", "SpaceToDepth", [(2, 3, 4, 6)], {"blocksize": 2}),
     _node("gather", "Gather", [(3, 5, 4)], {"axis": 1}, {"i": _ints(4, -5, 1)}),
     _node("gather-scalar", "Gather", [(3, 5, 4)], {"axis": 1}, {"i": np.array(-2)}),
+    _node("gather-nd", "GatherND", [(3, 5, 4)], {}, {"i": _ints(0, -1, 2, 3, 2, 3).reshape(3, 2)}),
+    _node("gather-nd-batch", "GatherND", [(2, 5, 4)], {"batch_dims": 1}, {"i": _ints(4, -2).reshape(2, 1)}),
+    _node("gather-nd-points", "GatherND", [(3, 5)], {}, {"i": _ints(0, -1, 2, 3).reshape(2, 2)}),
+    _node("gather-elements", "GatherElements", [(3, 5)], {"axis": 1}, {"i": _ints(4, 0, -5, 1).reshape(2, 2)}),
+    _scatter("scatter-nd-box", "ScatterND", (3, 5, 4), _box(0, [2, 0], [1, 3])),
+    _scatter("scatter-nd-slice", "ScatterND", (3, 5, 4), _ints(-1).reshape(1, 1)),
+    _scatter("scatter-nd-all-points", "ScatterND", (2, 3, 5), _box(0, [1], [2, 0], [4, 2, 0])),
+    _scatter("scatter-nd-nothing", "ScatterND", (2, 3), np.zeros((0, 1), np.int64)),
+    _scatter("scatter-elements", "ScatterElements", (4, 6), np.tile(_ints(5, 3, 1), (4, 1)), axis=1),
     _node("pad-constant", "Pad", [(1, 2, 5, 6)], {},
           {"p": _ints(0, 0, 1, -2, 0, 1, 2, 3), "v": np.float32(1.5)}),
     _node("pad-reflect", "Pad", [(1, 2, 5, 6)], {"mode": "reflect"}, {"p": _ints(0, 0, 1, 2, 0, 0, 3, 4)}),

@@ -78,6 +78,8 @@ C6 = np.linspace(0.5, 2, 6, dtype=np.float32)
 STATISTICS = {"s": C6, "b": C6 - 1, "m": C6 / 3, "v": C6 * 2}
 
 
+I1 = np.int64([1])
+
 RUN_CASES: dict[str, tuple[int, onnx.NodeProto, Arrays]] = {
     "clip both": (6, node("Clip", min=-1.0, max=2.0), {}),
     "clip below": (10, node("Clip", min=-1.0), {}),
@@ -117,6 +119,33 @@ RUN_CASES: dict[str, tuple[int, onnx.NodeProto, Arrays]] = {
         11,
         node("Resize", "x roi scales", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"),
         {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 1, 2.5, 0.7])},
+    ),
+    **{
+        f"resize 11 tf {mode} {nearest}": (
+            11,
+            node(
+                "Resize",
+                "x roi scales",
+                mode=mode,
+                nearest_mode=nearest,
+                coordinate_transformation_mode="tf_half_pixel_for_nn",
+            ),
+            {"roi": np.zeros(0, np.float32), "scales": np.float32([1, 1, 2.5, 0.7])},
+        )
+        for mode, nearest in (
+            ("nearest", "ceil"),
+            ("nearest", "round_prefer_ceil"),
+            ("nearest", "round_prefer_floor"),
+            ("linear", "floor"),
+            ("cubic", "ceil"),
+        )
+    },
+    "reduce log sum of integers": (18, node("ReduceLogSum", "n a"), {"n": np.int32([[9, 2], [1, 400]]), "a": I1}),
+    "reduce log sum exp of integers": (13, node("ReduceLogSumExp", "n", axes=[1]), {"n": np.int64([[9, 2], [1, 40]])}),
+    "layer norm's statistics": (
+        17,
+        node("LayerNormalization", "d w", "y mean inverse"),
+        {"d": np.float64([[1, 2, 4], [0, 1, 0]]), "w": np.float64([1, 2, 3])},
     ),
     "resize 11 sizes": (
         11,
@@ -221,6 +250,18 @@ def test_limited_broadcast_of_opset_6(op: str, axis: int | None, shape: tuple[in
             lambda x, s, b, m, v: (x - m) / np.sqrt(v + 1e-5) * s + b,
         ),
         (
+            13,
+            node("LRN", size=4, alpha=0.5, beta=0.6, bias=2.0),
+            {},
+            lambda x: np.stack(
+                [
+                    x[:, c] / (2 + 0.125 * np.square(x[:, max(0, c - 1) : c + 3]).sum(1)) ** np.float32(0.6)
+                    for c in range(6)
+                ],
+                1,
+            ),
+        ),
+        (
             18,
             node("GroupNormalization", "x s b", num_groups=3),
             {"s": V3, "b": V3 + 1},
@@ -240,6 +281,14 @@ def test_forms_that_onnxruntime_lacks(
     got = interpret(read(model_of([proto], X, constants=more, opset=opset)), X)["y"]
     np.testing.assert_allclose(got, expected(X["x"], *more.values()), rtol=2e-5, atol=1e-5)
     assert got.dtype == expected(X["x"], *more.values()).dtype
+
+
+def test_a_group_norm_of_opset_18_with_any_number_of_channels() -> None:
+    model = model_of([node("GroupNormalization", "x s b", num_groups=3)], X, constants={"s": V3, "b": V3 + 1}, opset=18)
+    want = interpret(read(model), X)["y"]
+    for dim in model.graph.input[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    np.testing.assert_array_equal(interpret(read(model), X)["y"], want)
 
 
 def test_batch_norm_with_statistics_nobody_reads_is_inference() -> None:

@@ -22,6 +22,7 @@ from sigconv.ops._infer import (
     unary,
 )
 from sigconv.ops._numeric import widened
+from sigconv.ops.cast import element_dtype
 from sigconv.ops.nn import along_channels
 from sigconv.ops.spec import Dim, Fact, register
 
@@ -117,7 +118,7 @@ def GroupNormalization(
 def _infer_layer_norm(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     x = fact(facts, 0)
     dtype = common_dtype(facts, allowed=FLOAT)
-    stash = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    stash = element_dtype(attrs["stash_type"])
     if x.shape is None:
         return [Fact(dtype), Fact(stash), Fact(stash)][:n]
     axis = axis_index(attrs["axis"], len(x.shape))
@@ -138,12 +139,12 @@ def LayerNormalization(
     stash_type: int = 1,
     n_outputs: int = 1,
 ) -> tuple[np.ndarray, ...]:
-    """Y and the statistics Mean and InvStdDev, which are float32 (float64 for float64)."""
+    """Y and the statistics Mean and InvStdDev, which are of ``stash_type``, float32."""
     first = axis_index(axis, X.ndim)
     y, mean, inverse = _standardise(X, tuple(range(first, X.ndim)), epsilon)
     y = y * Scale.astype(np.float64)
     y = y if B is None else y + B.astype(np.float64)
-    stash = np.float64 if X.dtype == np.float64 else np.float32
+    stash = element_dtype(stash_type)
     return (y.astype(X.dtype), mean.astype(stash), inverse.astype(stash))[:n_outputs]
 
 

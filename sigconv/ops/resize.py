@@ -29,6 +29,7 @@ COORDINATE_MODES = (
     "align_corners",
     "asymmetric",
     "tf_crop_and_resize",
+    "tf_half_pixel_for_nn",  # of opset 11 only
 )
 ASPECT_POLICIES = ("stretch", "not_larger", "not_smaller")
 ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -131,6 +132,8 @@ def source_positions(
         return start * last + x * (end - start) * last / (length - 1)
     if coordinate_mode == "pytorch_half_pixel" and out_size == 1:
         return x * 0
+    if coordinate_mode == "tf_half_pixel_for_nn":
+        return (x + half) / s
     centred = (x + half) / s - half
     if coordinate_mode == "half_pixel_symmetric":
         centred += dtype(in_size / 2) * (1 - dtype(out_size) / length)
