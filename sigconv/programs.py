@@ -134,6 +134,10 @@ def program_of(
 
     if device == "cuda":
         from sigconv.planner.lower.cuda import compile_cuda
+        from sigconv.runtime.device import capability, require
 
-        return compile_cuda(graph, shapes, tolerance=tolerance, fallback=fallback, body=body)
+        require()
+        return compile_cuda(
+            graph, shapes, tolerance=tolerance, fallback=fallback, body=body, capability=capability()
+        )  # fmt: skip
     return compile_graph(graph, shapes, threads, tolerance=tolerance, body=body, pool=pool)

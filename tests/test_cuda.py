@@ -101,6 +101,7 @@ def test_kernels_compile(name: str, capability: tuple[int, int], tmp_path: Path,
     kernel = KERNELS[name]
     ptx = kernel.ptx(capability)
     assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    assert ("mma.sync" in ptx) == ("_mma_" in name)
     if kernel.hot:
         assert ".local" not in ptx, "a hot kernel indexes its registers"
     ptxas = _ptxas()

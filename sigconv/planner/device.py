@@ -31,12 +31,23 @@ class _Launch:
 
 
 class DeviceBuilder(Builder):
-    """Launches, constants and placed values of the Program being made from ``graph`` (static shapes)."""
+    """Launches, constants and placed values of the Program being made from ``graph`` (static shapes).
+
+    Attributes
+    ----------
+    capability : (int, int)
+        The device's compute capability.
+    halves : bool
+        Whether the model takes float16 only: what it computes then fits that type.
+    """
 
     device = "cuda"
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, capability: tuple[int, int]) -> None:
         super().__init__(graph, 1, {})
+        self.capability = capability
+        floats = {v.dtype for v in graph.inputs if v.dtype is not None and v.dtype.kind == "f"}
+        self.halves = floats == {np.dtype(np.float16)}
         self._tables: dict[bytes, np.ndarray] = {}
         for name, buffer in self._outputs.items():
             buffer.nbytes = self.nbytes(name) if self.is_static(name) else 0

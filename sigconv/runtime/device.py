@@ -13,10 +13,8 @@ from numba import cuda
 from sigconv import config
 from sigconv.errors import DeviceError
 from sigconv.kernels.cuda.jit import SIMULATED
+from sigconv.kernels.cuda.limits import OLDEST
 from sigconv.runtime.dlpack import Taken
-
-OLDEST = (7, 0)
-"""Compute capability that the kernels need: what CUDA 13 still compiles for starts at 7.5, CUDA 12 at 5.0."""
 
 INSTALL = "pip install 'sigconv[cuda13]' (driver 580 or newer) or 'sigconv[cuda12]' (driver 525 or newer)"
 
@@ -48,6 +46,14 @@ def too_old(name: str, capability: tuple[int, ...]) -> str | None:
         return None
     have, need = (".".join(map(str, c[:2])) for c in (capability, OLDEST))
     return f"{name} has compute capability {have}; {need} or newer is needed (Volta, 2017)"
+
+
+def capability() -> tuple[int, int]:
+    """The compute capability of the current device; the simulator can what the newest can."""
+    if SIMULATED:
+        return 9, 0
+    major, minor = tuple(cuda.get_current_device().compute_capability)[:2]
+    return int(major), int(minor)
 
 
 def require() -> None:

@@ -13,7 +13,7 @@ from numba import cuda
 from sigconv.kernels.cuda.epilogue import finish
 from sigconv.kernels.cuda.gemm import TILES, Tile
 from sigconv.kernels.cuda.index import quotient, unravel
-from sigconv.kernels.cuda.jit import Kernel, kernel, record, suffix
+from sigconv.kernels.cuda.jit import Kernel, device, kernel, record, suffix
 
 COLUMNS = 5
 """Of the table: offset in x, position along d, h and w (all from the window's origin), offset in the weights."""
@@ -29,6 +29,29 @@ PARAMS = record(
 ``pixels``: batch x out_d x out_h x out_w. ``origin``: the index that tap 0 of output 0 reads, negative in padding.
 Strides in elements; x's rows are dense, residual lies as y does. Grid: (pixels, m, groups) in tiles.
 """
+
+
+@device
+def window(p, pixel, group):
+    """(offset of its origin in x, offset of its output in y, origin along d, h, w) of a pixel's window."""
+    plane, oh, ow = unravel(pixel, p.out_h, p.out_w)
+    n = quotient(plane, p.out_d)
+    od = plane - n * p.out_d
+    at_d = od * p.stride_d + p.origin_d
+    at_h = oh * p.stride_h + p.origin_h
+    at_w = ow * p.stride_w + p.origin_w
+    x0 = n * p.x_batch + group * p.x_group + at_d * p.x_d + at_h * p.x_h + at_w
+    return x0, n * p.y_batch + od * p.y_d + oh * p.y_h + ow * p.y_w + p.y_first, at_d, at_h, at_w
+
+
+@device
+def tap(p, x, table, k, x0, at_d, at_h, at_w):
+    """What row ``k`` of the table reads in the window at (x0; at_d, at_h, at_w); 0 in the padding."""
+    entry = COLUMNS * k
+    d, h, v = at_d + table[entry + 1], at_h + table[entry + 2], at_w + table[entry + 3]
+    if 0 <= d < p.in_d and 0 <= h < p.in_h and 0 <= v < p.in_w:
+        return x[x0 + table[entry]]
+    return x.dtype.type(0)
 
 
 def make(tile: Tile, real: type) -> Kernel:
@@ -54,16 +77,10 @@ def make(tile: Tile, real: type) -> Kernel:
         pixel = cuda.blockIdx.x * bn + t % bn
         first = t // bn
         inside = pixel < p.pixels
-        plane, oh, ow = unravel(pixel, p.out_h, p.out_w)
-        n = quotient(plane, p.out_d)
-        od = plane - n * p.out_d
-        at_d = od * p.stride_d + p.origin_d
-        at_h = oh * p.stride_h + p.origin_h
-        at_w = ow * p.stride_w + p.origin_w
-        x0 = n * p.x_batch + group * p.x_group + at_d * p.x_d + at_h * p.x_h + at_w
+        x0, y0, at_d, at_h, at_w = window(p, pixel, group)
         w0 = group * p.w_group
         if first == 0:
-            target[t % bn] = n * p.y_batch + od * p.y_d + oh * p.y_h + ow * p.y_w + p.y_first if inside else -1
+            target[t % bn] = y0 if inside else -1
         for i in range(tm):
             for j in range(tn):
                 sums[i, j] = zero
@@ -75,12 +92,7 @@ def make(tile: Tile, real: type) -> Kernel:
                     next_w[i] = w[w0 + m * p.w_m + table[COLUMNS * k + 4]] if k < p.k and m < p.m else zero
                 for i in range(loads_b):
                     k = after + first + i * rows
-                    next_x[i] = zero
-                    if inside and k < p.k:
-                        entry = COLUMNS * k
-                        d, h, v = at_d + table[entry + 1], at_h + table[entry + 2], at_w + table[entry + 3]
-                        if 0 <= d < p.in_d and 0 <= h < p.in_h and 0 <= v < p.in_w:
-                            next_x[i] = x[x0 + table[entry]]
+                    next_x[i] = tap(p, x, table, k, x0, at_d, at_h, at_w) if inside and k < p.k else zero
             now = (after // bk) & 1
             if k0 >= 0:
                 for k in range(bk):

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from sigconv.kernels.cuda.jit import BLOCK, SIMULATED
 
+OLDEST = (7, 0)
+"""Compute capability that the kernels need: what CUDA 13 still compiles for starts at 7.5, CUDA 12 at 5.0."""
+
 MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_THREADS = 1024
 MAX_SHARED = 48 * 1024

@@ -7,17 +7,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sigconv.errors import UnsupportedError
 from sigconv.graph.evaluate import Body
 from sigconv.graph.ir import Graph
+from sigconv.kernels.cuda.limits import OLDEST
 from sigconv.planner.candidates import CUDA, Machine
 from sigconv.planner.compile import compile_graph
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.lower import HOST
-from sigconv.planner.lower.cuda import movement, products, streaming, winograd
+from sigconv.planner.lower.cuda import convolution, movement, products, streaming, winograd
 from sigconv.planner.select import TOLERANCE
 from sigconv.runtime.program import Program
 
-__all__ = ["MACHINE", "compile_cuda", "movement", "products", "streaming", "winograd"]
-
-MACHINE = Machine("cuda", CUDA, lambda graph, units, threads: DeviceBuilder(graph))
+__all__ = ["OLDEST", "compile_cuda", "convolution", "movement", "products", "streaming", "winograd"]
 
 
 def compile_cuda(
@@ -28,15 +27,17 @@ def compile_cuda(
     tolerance: float = TOLERANCE,
     fallback: str | None = None,
     body: Callable[[Graph], Body] = Body,
+    capability: tuple[int, int] = OLDEST,
 ) -> Program:
-    """The program of ``graph`` for a CUDA device, every input bound to a shape.
+    """The program of ``graph`` for a CUDA device of this compute capability, every input bound to a shape.
 
     Raises
     ------
     UnsupportedError
         Nodes have no CUDA kernel and ``fallback`` is not 'cpu': all of them are listed, each with the reasons.
     """
-    program = compile_graph(graph, shapes, only=only, tolerance=tolerance, body=body, machine=MACHINE)
+    machine = Machine("cuda", CUDA, lambda graph, units, threads: DeviceBuilder(graph, capability))
+    program = compile_graph(graph, shapes, only=only, tolerance=tolerance, body=body, machine=machine)
     hosted = [row for row in program.rows if row.algorithm == HOST.name]
     if hosted and fallback != "cpu":
         missing = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -91,3 +92,31 @@ def window_fields(axes: Sequence[WindowAxis]) -> dict[str, int]:
         for dim, axis in zip("dhw", axes, strict=True)
         for field, attribute in _WINDOW.items()
     }
+
+
+SHARE = {"128x128": 0.6, "64x64": 0.4, "32x32": 0.2}
+"""Of the peak that a tile reaches once every multiprocessor has one, as predictions assume."""
+
+
+def epilogue(unit: Unit) -> dict[str, float]:
+    """Record fields of the activation that follows a product."""
+    a = unit.activation
+    return {"alpha": a.alpha, "lo": a.lo, "hi": a.hi}
+
+
+class Tile(Protocol):
+    """A block's share of a product."""
+
+    @property
+    def m(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+def tiled_seconds(tile: Tile, m: int, n: int, k: int, batches: int, peak: float = PEAK) -> float:
+    """A wave of blocks after another, every block at its tile's share of the peak."""
+    count = -(-m // tile.m) * -(-n // tile.n) * batches
+    one = 2.0 * tile.m * tile.n * k / (peak / MULTIPROCESSORS * SHARE[tile.name])
+    return LAUNCH + -(-count // MULTIPROCESSORS) * one

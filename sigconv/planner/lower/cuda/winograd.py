@@ -14,8 +14,8 @@ from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import conv_window
-from sigconv.planner.lower.cuda.common import BANDWIDTH, LAUNCH, MOST_ELEMENTS, add, traffic
-from sigconv.planner.lower.cuda.products import conv_operands, epilogue, legal_conv, tiled_seconds
+from sigconv.planner.lower.cuda.common import BANDWIDTH, LAUNCH, MOST_ELEMENTS, add, epilogue, tiled_seconds, traffic
+from sigconv.planner.lower.cuda.convolution import Way, conv_operands, legal_product
 
 ERROR = 1e-4
 """What it adds to rounding, as a share of the output's scale: the CPU's figure for the same algorithm."""
@@ -29,7 +29,7 @@ def _tiles(unit: Unit, b: Builder) -> tuple[int, int, int]:
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
-    reason = legal_conv(unit, b, TILES[0])
+    reason = legal_product(unit, b, Way(TILES[0]))
     if reason:
         return reason
     w = b.shape(unit.node.inputs[1])
