@@ -146,6 +146,21 @@ def graph_driver() -> Any:
     return driver
 
 
+def cupy() -> Any:
+    """CuPy, which brings cuFFT; None where it is not installed."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    return cupy
+
+
+def on_stream(cupy: Any, stream: Any) -> Any:
+    """A context in which CuPy queues on ``stream``."""
+    handle = 0 if SIMULATED else int(stream)
+    return cupy.cuda.ExternalStream(handle) if handle else cupy.cuda.Stream.null
+
+
 # --- other libraries' arrays -----------------------------------------------------------------------------------------
 _LEGACY = 1
 """The default stream's number in DLPack."""

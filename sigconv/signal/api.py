@@ -103,11 +103,9 @@ def _there(in1: Any, in2: Any, mode: str, method: str, convolves: bool, **option
 
     absent = {"dtype": None, "out": None, "nan_policy": "propagate", "workers": None, "max_workspace": None}
     given = [name for name, default in absent.items() if options.pop(name, default) is not default]
-    if method not in _SUMS:
-        given.append(f"method={method!r}")
     if given:
-        raise InputError(f"{', '.join(given)}: not on a CUDA device, which sums directly into a new array")
-    return device.solve(in1, in2, mode, convolves=convolves, **options)
+        raise InputError(f"{', '.join(given)}: not on a CUDA device, which writes a new array of the inputs' type")
+    return device.solve(in1, in2, mode, method, convolves=convolves, **options)
 
 
 def _scalars(
@@ -179,8 +177,8 @@ def convolve(
         Bytes that a method picked by 'auto' may use beside inputs and result.
     device : {'cpu', 'cuda'}, optional
         Where to do it; by default where the inputs lie. CUDA arrays of any library give a result of ``in1``'s kind on
-        the device, NumPy arrays with 'cuda' are copied once each way. There the last one or two axes are convolved by
-        direct sums, in float32 or float64.
+        the device, NumPy arrays with 'cuda' are copied once each way. There the last one or two axes are convolved in
+        float32 or float64, by direct sums or, where CuPy is installed, by transforms.
 
     Returns
     -------
@@ -296,6 +294,10 @@ def _floats(value: Any, name: str) -> Array:
 
 
 def _by_transforms(in1: Any, in2: Any, mode: str, axes: Any, method: str, blocks: Any = None) -> Any:
+    if _on_device(in1, in2, None):
+        if blocks is not None:
+            raise InputError("block: not on a CUDA device, where the length of the transforms is chosen")
+        return _there(in1, in2, mode, method, True, axes=axes)
     if not np.ndim(in1) and not np.ndim(in2):
         return _scalars(convolve, in1, in2, mode=mode)
     problem = problems.make(in1, in2, mode, convolves=True, axes=axes)

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from sigconv.errors import InputError
+from sigconv.runtime.kinds import is_device_array
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Range = tuple[int, int]
 """First index and the one after the last; they may lie outside the array."""
@@ -139,6 +142,8 @@ def extend(x: Array, boxes: Sequence[Range], boundary: str, fillvalue: Any = 0) 
 
 def as_numbers(value: Any, name: str) -> Array:
     """An array of a type that can be convolved, in native byte order; TypeError otherwise."""
+    if is_device_array(value):
+        raise InputError(f"{name} lies on a CUDA device and this runs on the host; nothing is copied silently")
     array = np.asarray(value)
     if array.dtype.kind not in "biufcO":
         raise TypeError(f"{name} has dtype {array.dtype}; accepted are numbers, bool and objects that multiply and add")

@@ -81,6 +81,13 @@ class _Block:
 
 LAUNCHED: set[str] = set()
 """Names of the kernels that ran."""
+USED: set[tuple[str, str]] = set()
+"""(operator, candidate) of the programs whose results were compared."""
+
+
+def use(program: Any) -> None:
+    """Write down by which candidates the units of a compared program ran."""
+    USED.update((row.op.split(" + ")[0], row.algorithm) for row in program.rows)
 
 
 def install(seed: int) -> None:

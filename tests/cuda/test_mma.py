@@ -14,6 +14,7 @@ from sigconv.kernels.cuda import mma
 from sigconv.planner.lower.cuda import compile_cuda
 from sigconv.runtime.cuda import CudaSession
 from tests.cases import windows
+from tests.cuda.simulator import use
 
 F32 = np.float32
 FORMATS = tuple(mma.FORMATS)
@@ -94,6 +95,7 @@ def _session(op, x, w, bias, attrs, name, dtype=F32):
     )  # fmt: skip
     program = compile_cuda(graph, {"x": x.shape}, only={name}, tolerance=1, capability=(8, 0))
     assert name in {row.algorithm for row in program.rows}
+    use(program)
     return CudaSession(program)
 
 
@@ -121,16 +123,20 @@ def test_convolution_of_rounded_operands(name, case, rng):
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
 
 
-def test_transposed_convolution_of_rounded_operands(rng):
-    x, w, b = (rng.standard_normal(s).astype(F32) for s in ((1, 3, 4, 3), (3, 2, 3, 2), (2,)))
+@pytest.mark.parametrize("name, tile", [("bf16", "64x64"), ("f16", "64x64"), ("f16", "128x128")])
+def test_transposed_convolution_of_rounded_operands(name, tile, rng):
+    dtype = np.float16 if name == "f16" else F32
+    x, w, b = (rng.standard_normal(s).astype(dtype).astype(F32) for s in ((1, 3, 3, 2), (3, 2, 3, 2), (2,)))
     attrs = {"strides": [2, 1], "pads": [1, 0, 0, 1]}
-    got = _session("ConvTranspose", x, w, b, attrs, "subpixel_mma_bf16_64x64").run({"x": x})["y"]
-    x, w = (ROUNDED["bf16"](a) for a in (x, w))
+    session = _session("ConvTranspose", x, w, b, attrs, f"subpixel_mma_{name}_{tile}", dtype)
+    got = session.run({"x": x.astype(dtype)})["y"].astype(F32)
+    x, w = (ROUNDED[name](a) for a in (x, w))
     graph = Graph(
         (Node("ConvTranspose", ("x", "w", "b"), ("y",), attrs),), (Value("x", np.dtype(F32), x.shape),), (Value("y"),),
         {"w": w, "b": b},
     )  # fmt: skip
-    np.testing.assert_allclose(got, interpret(graph, {"x": x})["y"], rtol=1e-5, atol=1e-5)
+    tolerance = 1e-2 if dtype == np.float16 else 1e-5
+    np.testing.assert_allclose(got, interpret(graph, {"x": x})["y"], rtol=tolerance, atol=tolerance)
 
 
 def test_nan_and_infinity_pass(rng):

@@ -46,6 +46,14 @@ def test_functions(name, rng):
     np.testing.assert_allclose(got.copy_to_host(), want, rtol=2e-5, atol=2e-5 * np.abs(want).max())
 
 
+def test_places_of_the_maximum(rng):
+    x = normal(rng, 2, 3, 7, 6)
+    want = nn.max_pool2d(x, 3, 2, 1, return_indices=True)
+    got = nn.max_pool2d(cuda.to_device(x), 3, 2, 1, return_indices=True)
+    for there, here in zip(got, want, strict=True):
+        np.testing.assert_array_equal(there.copy_to_host(), here)
+
+
 def test_out(rng):
     x = normal(rng, 3, 5)
     out = cuda.device_array((3, 5), F32)

@@ -9,18 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from sigconv.geometry import WindowAxis
+from sigconv.kernels.cuda.roofline import BANDWIDTH, LAUNCH, MULTIPROCESSORS, PEAK
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import CUDA, Candidate, Cost, attach
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import known
-
-MULTIPROCESSORS = 132
-PEAK = 5.0e13
-"""float32 operations per second that predictions assume (an H200's, without tensor cores)."""
-BANDWIDTH = 3.5e12
-LAUNCH = 3e-6
-"""Bytes per second, and seconds that a launch takes at least; only ratios between candidates matter."""
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 MOST_ELEMENTS = 2**31 - 1

@@ -17,15 +17,13 @@ from sigconv.kernels.cuda.gemm import TILES
 from sigconv.kernels.cuda.implicit_gemm import COLUMNS
 from sigconv.kernels.cuda.jit import Kernel
 from sigconv.kernels.cuda.limits import blocks
+from sigconv.kernels.cuda.roofline import BANDWIDTH, LAUNCH, PEAK
 from sigconv.planner.build import Builder, Tensor
 from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import conv_window, three, transposed_window
 from sigconv.planner.lower.cuda.common import (
-    BANDWIDTH,
-    LAUNCH,
-    PEAK,
     Tile,
     add,
     by_axis,

@@ -9,10 +9,10 @@ import numpy as np
 
 from sigconv.kernels import strides as spaces
 from sigconv.kernels.cpu.elementwise import MAX_DIMS, MAX_OPERANDS, assemble
-from sigconv.kernels.cuda import norm, reduce
+from sigconv.kernels.cuda import norm, pool, reduce
 from sigconv.kernels.cuda.elementwise import ELEMENTWISE, INSTRUCTIONS
 from sigconv.kernels.cuda.limits import blocks
-from sigconv.kernels.cuda.pool import POOLS
+from sigconv.kernels.cuda.modulo import modulo_i64
 from sigconv.kernels.cuda.resize import RESIZE
 from sigconv.kernels.cuda.softmax import SOFTMAX
 from sigconv.planner.build import Builder, Tensor, c_strides
@@ -102,21 +102,27 @@ def _legal_pool(unit: Unit, b: Builder) -> str | None:
     reason = floats(unit, b)
     if reason:
         return reason
-    if len([o for o in unit.outputs if o]) > 1:
-        return "indices are asked for"
     rank = len(b.shape(unit.node.inputs[0])) - 2
     return None if 1 <= rank <= 3 else f"{rank} spatial axes"
 
 
 def _lower_pool(unit: Unit, b: DeviceBuilder) -> None:
-    x, y = b.plain(unit.node.inputs[0]), b.new(unit.output)
+    x, y, places = b.plain(unit.node.inputs[0]), b.new(unit.node.outputs[0]), None
     axes = three(pool_window(unit, b).axes)
-    average = unit.node.op == "AveragePool"
+    kind = pool.AVERAGE if unit.node.op == "AveragePool" else pool.MAX
+    if any(unit.node.outputs[1:]):
+        kind, places = pool.PLACED, b.new(unit.node.outputs[1])
     include = bool(unit.node.attrs.get("count_include_pad", 0))
     counts = np.concatenate([a.divisors(include) for a in axes]).astype(np.int32)
     planes = y.shape[0] * y.shape[1]
     grid = planes, blocks(math.prod(y.shape[2:]), planes)
-    b.launch(POOLS[x.dtype.name, average], grid, [counts, x, y], **window_fields(axes))
+    sizes = [a.size for a in axes]
+    steps = c_strides(sizes)
+    if unit.node.attrs.get("storage_order", 0):
+        steps = c_strides(sizes[::-1])[::-1]
+    b.launch(
+        pool.POOLS[x.dtype.name, kind], grid, [counts, x, y, places], **window_fields(axes), **by_axis("step", steps)
+    )  # fmt: skip
 
 
 add(
@@ -126,6 +132,27 @@ add(
     _legal_pool,
     lambda u, b: streaming(u, b, 2.0 * math.prod(u.node.attrs["kernel_shape"])),
 )
+
+
+def _legal_modulo(unit: Unit, b: Builder) -> str | None:
+    reason = legal(unit, b)
+    if reason:
+        return reason
+    x, divisor = unit.node.inputs
+    if b.dtype(x) != np.int64 or unit.node.attrs.get("fmod", 0):
+        return f"dtype {b.dtype(x)}, or the sign of the dividend"
+    known = b.constant(divisor) if b.is_constant(divisor) else np.zeros(0)
+    return None if known.size == 1 and known.all() and b.shape(x) == b.shape(unit.output) else "no constant divisor"
+
+
+def _lower_modulo(unit: Unit, b: DeviceBuilder) -> None:
+    x, divisor = (b.plain(n) for n in unit.node.inputs)
+    y = b.new(unit.output)
+    n = math.prod(y.shape)
+    b.launch(modulo_i64, (blocks(n),), [x, divisor, y], n=n)
+
+
+add("modulo", ("Mod",), _lower_modulo, _legal_modulo, accuracy="exact")
 
 
 # --- reductions ------------------------------------------------------------------------------------------------------
