@@ -164,6 +164,7 @@ class Model:
         device: str = "cpu",
         fallback: str | None = None,
         tolerance: float | None = None,
+        stream: Any = None,
     ) -> Session | CudaSession:
         """A session for fixed input shapes.
 
@@ -180,7 +181,11 @@ class Model:
             UnsupportedError that lists them.
         tolerance : float, optional
             Most error beyond rounding that an algorithm may have, as a share of the output's scale; 1e-4 by default,
-            which admits Winograd. 0 admits only algorithms that round as the plain sum does.
+            which admits Winograd. 0 admits only algorithms that round as the plain sum does. On a CUDA device 5e-3
+            admits tensor cores in TF32, and in float16 for models of that type; 5e-2 admits them in bfloat16.
+        stream : optional
+            With ``device='cuda'``: the stream of Numba, CuPy or torch, or its handle, on which everything is queued; by
+            default a new one.
         """
         given = dict(shapes or {})
         extra = set(given) - {v.name for v in self.inputs}
@@ -197,7 +202,7 @@ class Model:
             _check_shape(v, full[v.name])
         where = device_of((), device)
         return session_of(
-            self._program(full, self._threads if threads is None else threads, tolerance, where, fallback)
+            self._program(full, self._threads if threads is None else threads, tolerance, where, fallback), stream
         )
 
     def values(self, feeds: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sigconv.errors import InputError
 from sigconv.graph.evaluate import Body, check_count
 from sigconv.graph.ir import Graph, Value
 from sigconv.planner.compile import compile_graph
@@ -29,13 +30,15 @@ SESSIONS_KEPT = 4
 """Idle sessions a program keeps for callers that run side by side."""
 
 
-def session_of(program: Program) -> Session | CudaSession:
-    """What runs a program on its device."""
+def session_of(program: Program, stream: Any = None) -> Session | CudaSession:
+    """What runs a program on its device, on a stream of the caller's if one is given."""
     if program.device == "cpu":
+        if stream is not None:
+            raise InputError(f"stream={stream!r}: only device='cuda' runs on a stream")
         return Session(program)
     from sigconv.runtime.cuda import CudaSession
 
-    return CudaSession(program)
+    return CudaSession(program, stream)
 
 
 class Compiled:

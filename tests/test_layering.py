@@ -45,7 +45,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("numpy", "onnx", "onnxruntime"),
     ),
     "sigconv.export.backend": (("sigconv", *LEAVES, "sigconv.model", "sigconv.export"), ("numpy", "onnx")),
-    "sigconv.programs": (("sigconv.graph", "sigconv.planner", "sigconv.runtime"), ("numpy",)),
+    "sigconv.programs": ((*LEAVES, "sigconv.graph", "sigconv.planner", "sigconv.runtime"), ("numpy",)),
     "sigconv.model": (
         (
             *BASE,

@@ -28,7 +28,8 @@ class CudaSession:
     program : Program
         What runs. Immutable; any number of sessions may share it.
     stream : numba.cuda stream
-        Where everything is queued, the copies of NumPy arrays included.
+        Where everything is queued, the copies of NumPy arrays included: one of its own, or the caller's (a stream of
+        Numba, CuPy or torch, or its handle).
     """
 
     def __init__(self, program: Program, stream: Any = None) -> None:
@@ -36,7 +37,7 @@ class CudaSession:
         self.program = program
         self._lock = lock()
         with device.explained("this session"):
-            self.stream = device.new_stream() if stream is None else stream
+            self.stream = device.new_stream() if stream is None else device.stream_from(stream)
             self._arena = device.empty((max(program.arena_nbytes, 1),), np.uint8)
             self._constants = [device.upload(c) for c in program.constants]
             self._inputs = [self._home(p) for p in program.inputs]

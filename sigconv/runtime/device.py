@@ -168,13 +168,14 @@ _LEGACY = 1
 
 def adopt(value: Any, stream: Any) -> Any:
     """The value as Numba's device array, without a copy; ``stream`` waits for what its producer has queued."""
-    if getattr(value, "__cuda_ndarray__", False):
-        return value
-    if not hasattr(value, "__cuda_array_interface__"):  # DLPack: its producer lets our stream wait
+    interface = getattr(value, "__cuda_array_interface__", None)
+    named = interface is not None and interface.get("stream") is not None
+    ours = getattr(value, "__cuda_ndarray__", False)
+    if not named and not ours and hasattr(value, "__dlpack__"):  # its producer lets our stream wait
         return cuda.as_cuda_array(Taken(value.__dlpack__(stream=int(stream) or _LEGACY)), sync=False)
-    if value.__cuda_array_interface__.get("stream") is not None:
+    if named:
         follow(stream, stream_of(value))
-    return cuda.as_cuda_array(value, sync=False)
+    return value if ours else cuda.as_cuda_array(value, sync=False)
 
 
 def dtype_of(value: Any) -> np.dtype[Any]:
@@ -187,9 +188,20 @@ def stream_of(value: Any) -> Any:
     """The stream whose order the array's users keep: work queued there needs no synchronisation with them."""
     interface = getattr(value, "__cuda_array_interface__", None) or {}
     handle = interface.get("stream")
+    if handle is None and _library(value) == "torch":  # torch names none: its users keep its current stream's order
+        import torch
+
+        return stream_from(torch.cuda.current_stream(value.device))
     if handle is None:
         return getattr(cuda, "default_stream", cuda.stream)()  # the simulator has no default one
     return cuda.external_stream(handle)
+
+
+def stream_from(stream: Any) -> Any:
+    """A stream of Numba, CuPy or torch, or a handle, as one of Numba's."""
+    for name in ("ptr", "cuda_stream"):  # CuPy's, torch's
+        stream = getattr(stream, name, stream)
+    return cuda.external_stream(stream) if isinstance(stream, int) else stream
 
 
 def follow(later: Any, earlier: Any) -> None:
@@ -222,7 +234,12 @@ KINDS = {"torch": _to_torch, "cupy": _to_cupy, "jax": _to_jax, "jaxlib": _to_jax
 """How a device array becomes another library's, without a copy."""
 
 
+def _library(value: Any) -> str:
+    """The package that an array's type comes from."""
+    return type(value).__module__.split(".")[0]
+
+
 def like(value: Any, array: Any) -> Any:
     """``array`` as the kind of array that ``value`` is."""
-    convert = KINDS.get(type(value).__module__.split(".")[0])
+    convert = KINDS.get(_library(value))
     return array if convert is None else convert(array)

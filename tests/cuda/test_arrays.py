@@ -102,6 +102,70 @@ def test_the_producers_stream_is_respected(streams):
     assert streams[4:] == ["record on ours", "default waits"]
 
 
+def test_numbas_own_arrays_have_producers_too(streams):
+    array = Foreign(np.zeros(3, F32), 5)
+    array.__cuda_ndarray__ = True
+    assert device.adopt(array, "ours") is array
+    assert streams == ["record on stream 5", "ours waits"]
+
+
+def test_torch_names_no_stream_but_waits_and_is_waited_for(streams, monkeypatch):
+    """Its arrays come by DLPack, which orders them; results follow its current stream."""
+    torch = types.ModuleType("torch")
+    torch.cuda = types.SimpleNamespace(current_stream=lambda where: types.SimpleNamespace(cuda_stream=9))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+    class Tensor(_OnDevice):
+        __module__ = "torch"
+        __cuda_array_interface__ = {"stream": None}
+        device = "cuda:0"
+
+    tensor = Tensor(np.zeros(3, F32))
+    taken, _ = device.adopt(tensor, 11)
+    assert isinstance(taken, Taken)
+    assert tensor.streams == [11]
+    assert device.stream_of(tensor) == "stream 9"
+
+
+def test_streams_of_other_libraries(streams):
+    assert device.stream_from(3) == "stream 3"
+    assert device.stream_from(types.SimpleNamespace(ptr=4)) == "stream 4"
+    assert device.stream_from(types.SimpleNamespace(cuda_stream=5)) == "stream 5"
+    assert device.stream_from("Numba's") == "Numba's"
+
+
+def test_the_callers_stream(rng):
+    class Stream:
+        """What the simulator asks of one."""
+
+        def synchronize(self):
+            raise AssertionError("the host waits")
+
+    stream = Stream()
+    session = net().compile(device="cuda", stream=stream)
+    assert session.stream is stream
+    with pytest.raises(InputError, match="device='cuda'"):
+        net().compile(stream=stream)
+
+
+def test_a_run_on_the_device_neither_allocates_nor_waits(rng, monkeypatch):
+    model, x = net(), rng.standard_normal((1, 2, 4, 5)).astype(F32)
+    (name,) = (v.name for v in model.outputs)
+    (want,) = model.run({"x": x}).values()
+    session = model.compile(device="cuda")
+    there, out = cuda.to_device(x), cuda.device_array(want.shape, F32)
+
+    def never(*arguments, **options):
+        raise AssertionError("a run allocates, copies or waits")
+
+    for target, attribute in ((device, "empty"), (device, "upload"), (device.cuda, "to_device")):
+        monkeypatch.setattr(target, attribute, never)
+    monkeypatch.setattr(session, "stream", types.SimpleNamespace(synchronize=never))
+    for _ in range(2):
+        session.run({"x": there}, {name: out})
+    np.testing.assert_allclose(out.copy_to_host(), want, rtol=1e-5, atol=1e-5)
+
+
 def test_no_stream_no_waiting(streams):
     device.adopt(Foreign(np.zeros(3, F32), None), "ours")
     assert streams == []
