@@ -63,7 +63,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.shapes": ((*BASE, "sigconv.nn.arguments"), ("numpy",)),
     "sigconv.filters": (BASE, ("numpy",)),
     "sigconv.signal": (
-        (*BASE, "sigconv.kernels", "sigconv.runtime", "sigconv.planner.select", "sigconv.shapes"),
+        (*BASE, "sigconv.lines", "sigconv.kernels", "sigconv.runtime", "sigconv.planner.select", "sigconv.shapes"),
         ("numpy", "scipy"),
     ),
     "sigconv.nn": (

@@ -333,7 +333,8 @@ def oaconvolve(
     block : int or sequence of int, optional
         Length of the transforms on each convolved axis, longer than the kernel; by default what costs least.
     """
-    return _by_transforms(in1, in2, mode, axes, "oa", block)
+    blocks = None if block is None else tuple(operator.index(n) for n in np.atleast_1d(block))
+    return _by_transforms(in1, in2, mode, axes, "oa", blocks)
 
 
 def _two_dimensional(

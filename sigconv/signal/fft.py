@@ -1,9 +1,10 @@
 """Convolution by transforms: over the whole signal (`run`), or in blocks that fit the cache (`run_blocks`).
 
-Transforms come from scipy.fft where it is installed (it takes workers and keeps float32), else from numpy.fft. Blocks
-are overlap-save: each transform reads its inputs together with the K - 1 before them and gives L - K + 1 outputs, so
+Along one or two axes the transforms are our own (`sigconv.signal.grids`); others, and lengths that those do not have,
+come from scipy.fft where it is installed (it takes workers and keeps float32), else from numpy.fft. Blocks are
+overlap-save: each transform reads its inputs together with the K - 1 before them and gives L - K + 1 outputs, so
 nothing is added afterwards; block b of an axis starts at output ``b * step`` of the full result, whatever part of it
-is asked for. Signal and kernel must be finite: `sigconv.signal.nan` sees to that.
+is asked for. The kernel must be finite, and for a signal that is not there is no result: see `sigconv.signal.nan`.
 
 References
 ----------
@@ -20,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from sigconv.signal import grids, nan
+from sigconv.signal.grids import Blocks, Grid
 from sigconv.signal.problem import Array, Problem, extend, flipper
 
 CHUNK = 1 << 20
@@ -96,6 +99,13 @@ class Spectra:
             self._found[key] = forward(a.astype(dtype, copy=False), sizes, axes, workers)
         return self._found[key]
 
+    def on_grid(self, a: Array, grid: Grid, threads: int) -> Array:
+        """`grids.spectra` of a view. Not to be written to."""
+        key = (a.ctypes.data, a.shape, a.strides, grid.char, grid.lengths)
+        if key not in self._found:
+            self._found[key] = grids.spectra(grid, a, threads)
+        return self._found[key]
+
 
 def _forward(problem: Problem, a: Array, sizes: Sequence[int], axes: Sequence[int], workers: int) -> tuple[Array, bool]:
     """The transform of a problem's signal or kernel, and whether it is kept, not to be written to."""
@@ -142,13 +152,71 @@ def sizes_of(problem: Problem, axes: Sequence[int]) -> tuple[int, ...]:
         if problem.zero_fill:
             lo, hi = max(lo, 0), min(hi, n)
         start, m = problem.start[a] - lo, max(hi - lo, 1)
-        sizes.append(good_size(max(m, k, m + k - 1 - start, start + problem.count[a]), problem.work.kind != "c"))
-    return tuple(sizes)
+        sizes.append(max(m, k, m + k - 1 - start, start + problem.count[a]))
+    own = grids.next_lengths(tuple(sizes), transform_dtype(problem).char)
+    return tuple(good_size(n, problem.work.kind != "c") for n in sizes) if own is None else own
 
 
-def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
-    """The result by one transform of the whole signal."""
+def _on_grid(
+    problem: Problem, axes: tuple[int, ...], lengths: Sequence[int], whole: bool, threads: int, out: Array | None
+) -> Array | None:
+    """The result by transforms of our own, of one block or of blocks; None where the signal is not finite."""
+    dtype, rank = transform_dtype(problem), problem.x.ndim
+    grid = grids.grid(tuple(lengths), dtype.char)
+    assert grid is not None
+    keep, points, first, count, step, lead, start = [], [], [], [], [], [], []
+    for a, conv in enumerate(problem.conv):
+        s, n, k = problem.start[a], problem.count[a], problem.w.shape[a]
+        lo, hi = problem.reads(a)
+        cut = slice(max(lo, 0), max(min(hi, problem.x.shape[a]), max(lo, 0)))
+        keep.append(cut if conv and (a not in axes or (whole and problem.zero_fill)) else slice(None))
+        points.append(slice(s, s + n) if conv and a not in axes and k > 1 else slice(None))  # one number times the taps
+        if a not in axes:
+            continue
+        hop = lengths[axes.index(a)] - k + 1
+        if not whole:
+            first.append(s // hop)
+            count.append((s + n - 1) // hop - s // hop + 1)
+            step.append(hop)
+        else:  # the block begins with what the outputs read
+            s -= cut.start if problem.zero_fill else 0
+            first.append(0 if problem.zero_fill else lo)
+            count.append(1)
+            step.append(1)
+        lead.append(0 if whole else k - 1)
+        start.append(s)
+    order = (*(a for a in range(rank) if a not in axes), *axes)
+    x = _dense(problem.x[tuple(keep)].transpose(order).astype(dtype, copy=False))
+    w = problem.w[flipper(problem.conv)][tuple(points)].transpose(order)
+    kept = problem.spectra is not None and problem.spectra.holds(problem.w)
+    kernel = problem.spectra.on_grid(w, grid, threads) if kept else grids.spectra(grid, w, threads)
+    y = np.empty(problem.count, problem.work) if out is None else out
+    target = place = y.transpose(order)
+    if y.dtype != dtype or place.strides[-1] != dtype.itemsize or not y.flags.aligned:
+        target = np.empty(place.shape, dtype)
+    fine = grids.convolve(
+        grid, Blocks(*map(tuple, (first, count, step, lead))), x, kernel, target, start, problem.boundary,
+        problem.fillvalue, threads,
+    )  # fmt: skip
+    if not fine and not (nan.is_finite(problem.x) and nan.is_finite(np.asarray(problem.fillvalue))):
+        return None
+    if target is not place:
+        _store(target, place)
+    return y
+
+
+def _dense(x: Array) -> Array:
+    """``x`` with neighbouring numbers along its last axis, whose addresses are multiples of their parts' size."""
+    return x if x.strides[-1] == x.itemsize and x.flags.aligned and x.size else np.ascontiguousarray(x)
+
+
+def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array | None:
+    """The result by one transform of the whole signal; None where the signal is not finite."""
     axes = transformed_axes(problem)
+    if axes and grids.grid(sizes_of(problem, axes), transform_dtype(problem).char):
+        return _on_grid(problem, axes, sizes_of(problem, axes), True, threads, out)
+    if not nan.is_finite(problem.x):
+        return None
     dtype = transform_dtype(problem)
     x, start = _trimmed(problem)
     h = problem.w[flipper(problem.conv)]
@@ -182,8 +250,8 @@ def _store(part: Array, y: Array) -> None:
         np.copyto(y, part, casting="unsafe")
 
 
-def block_size(n: int, k: int, itemsize: int) -> int:
-    """The transform length for ``n`` outputs and ``k`` taps that costs least: 2**p, 3 * 2**p, or one block for all.
+def _block_size(n: int, k: int, itemsize: int) -> int:
+    """The length of library transforms for ``n`` outputs and ``k`` taps that costs least: 2**p, 3 * 2**p, or one block.
 
     Work grows with ``length * (log2(length) + 8)``, the 8 standing for what is done once a number, and with the share
     of `FAR` bytes that a transform takes.
@@ -204,15 +272,24 @@ def run_blocks(
     out: Array | None = None,
     blocks: Sequence[int] | None = None,
     room: int | None = None,
-) -> Array:
-    """The result by transforms of blocks, of length ``blocks`` on each transformed axis; ``room``: bytes at a time."""
+) -> Array | None:
+    """The result by transforms of blocks, of length ``blocks`` on each transformed axis; ``room``: bytes at a time.
+
+    None where the signal is not finite.
+    """
     axes = transformed_axes(problem)
     if not axes or not problem.count or 0 in problem.count:
         return run(problem, threads, out)
-    dtype = transform_dtype(problem)
-    lengths = dict(zip(axes, blocks or block_sizes(problem), strict=True))
+    dtype, sizes = transform_dtype(problem), block_sizes(problem) if blocks is None else tuple(blocks)
+    if len(sizes) != len(axes) or any(n < problem.w.shape[a] for n, a in zip(sizes, axes, strict=True)):
+        taps = tuple(problem.w.shape[a] for a in axes)
+        raise ValueError(f"block={sizes}; accepted is a length for each convolved axis, not below the taps, {taps}")
+    if grids.grid(sizes, dtype.char):
+        return _on_grid(problem, axes, sizes, False, threads, out)
+    if not nan.is_finite(problem.x):
+        return None
+    lengths = dict(zip(axes, sizes, strict=True))
     steps = {a: lengths[a] - problem.w.shape[a] + 1 for a in axes}
-    sizes = tuple(lengths.values())
     kernel, _ = _forward(problem, problem.w[flipper(problem.conv)], sizes, axes, threads)
     y = np.empty(problem.count, problem.work) if out is None else out
     first = {a: problem.start[a] // steps[a] for a in axes}
@@ -231,10 +308,15 @@ def run_blocks(
 
 def block_sizes(problem: Problem) -> tuple[int, ...]:
     """Transform lengths of `run_blocks` on each transformed axis."""
-    itemsize = transform_dtype(problem).itemsize
+    axes, dtype = transformed_axes(problem), transform_dtype(problem)
+    shapes = ((problem.count[a], problem.w.shape[a]) for a in axes)
+    own = grids.block_lengths(tuple(shapes), dtype.char)
+    if own is not None:
+        return own
+    itemsize = dtype.itemsize
     sizes: list[int] = []
-    for a in reversed(transformed_axes(problem)):
-        sizes.append(block_size(problem.count[a], problem.w.shape[a], itemsize * math.prod(sizes)))
+    for a in reversed(axes):
+        sizes.append(_block_size(problem.count[a], problem.w.shape[a], itemsize * math.prod(sizes)))
     return tuple(reversed(sizes))
 
 

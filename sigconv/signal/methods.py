@@ -378,12 +378,14 @@ def _run(
     elif LEGAL[method](problem) is not None:
         method = "direct"
     if method in ("oa", "fft"):
-        if not nan.is_finite(problem.x):
-            return nan.solve_nonfinite(problem, lambda p: _run(p, method, threads, None, max_workspace, blocks))
         if method == "oa":
             room = None if max_workspace is None else max_workspace // 4
-            return fft.run_blocks(problem, threads, out, blocks, room)
-        return fft.run(problem, threads, out)
+            y = fft.run_blocks(problem, threads, out, blocks, room)
+        else:
+            y = fft.run(problem, threads, out)
+        if y is None:
+            y = nan.solve_nonfinite(problem, lambda p: _run(p, method, threads, None, max_workspace, blocks))
+        return y
     if method == "separable":
         vectors = _vectors(problem)
         assert vectors is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.signal import fft, nan
+from sigconv.signal import fft, grids, nan
 from sigconv.signal.problem import Array, Problem, extend
 
 
@@ -33,6 +33,10 @@ class Kernel:
         self.taps, self.length, self.dtype = taps, length, dtype
         self.hop = hop(length, taps)
         self.count = 1 if length >= taps else -(-taps // self.hop)
+        self.grid = grids.grid((length,), dtype.char) if self.count == 1 else None
+        if self.grid is not None:
+            self.table = grids.spectra(self.grid, h)
+            return
         size = taps if self.count == 1 else self.hop
         padded = np.zeros((*h.shape[:-1], self.count * size), dtype)
         padded[..., :taps] = h
@@ -57,6 +61,9 @@ class Engine:
 
     def __init__(self, kernel: Kernel, channels: tuple[int, ...], block: int = 0) -> None:
         self.kernel, self.block = kernel, block
+        self.ring = np.zeros(0, kernel.dtype)
+        if kernel.grid is not None:
+            return
         bins = kernel.table.shape[-1]
         self.ring = np.zeros((kernel.count, *channels, bins), kernel.table.dtype)
         shape = np.broadcast_shapes(self.ring.shape[1:], kernel.table.shape[1:])
@@ -65,6 +72,12 @@ class Engine:
     def run(self, windows: Array) -> Array:
         """Outputs ``[…, hop]`` of the next block from its ``length`` inputs, the last ``hop`` of them new."""
         k = self.kernel
+        if k.grid is not None:
+            self.block += 1
+            y = np.empty((*np.broadcast_shapes(windows.shape[:-1], k.table.shape[:-1]), k.hop), k.dtype)
+            x, start = np.ascontiguousarray(windows), (k.length - k.hop,)
+            grids.convolve(k.grid, grids.Blocks((0,), (1,), (1,), (0,)), x, k.table, y, start, "fill", 0, 1)
+            return y
         spectrum = fft.forward(windows, (k.length,), (windows.ndim - 1,), 1)
         if k.count == 1:
             total = spectrum * k.table[0]

@@ -1,0 +1,352 @@
+"""Transforms of our own: which lengths there are, their tables, and convolution in blocks by them.
+
+`sigconv.kernels.cpu.fft` says what a grid is. Lengths here are those of a cyclic transform of as many numbers: of ``L``
+outputs of a block all but the first ``K - 1`` are right.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sigconv.lines import LINE, on_line, whole, zeros
+from sigconv.signal.problem import Array
+
+LONGEST = 1 << 23
+"""Complex numbers of the largest grid."""
+LEAST = 256
+"""Numbers from which on transforms are our own: shorter ones are padded to it, which costs accuracy."""
+SLACK = 2
+"""Numbers of a transform of our own for each one that is needed, at most."""
+ODD = (1, 3, 5, 15)
+"""Odd factors of lengths."""
+NEAR = 1 << 13
+"""Bytes of a row: with its tables it stays in the nearest cache."""
+SHARE = 1 << 16
+"""Bytes of grids that are worth a thread."""
+STRIP = 1 << 17
+"""Bytes of the columns that are transformed together where a grid does not fit into the second cache."""
+SECOND = 1 << 19
+"""Bytes of such a grid."""
+
+
+@functools.cache
+def _kernels() -> Any:
+    from sigconv.kernels.cpu import fft
+
+    return fft
+
+
+def _steps(n: int) -> list[int] | None:
+    """Radices whose product is ``n``, an odd one first; None where there are none."""
+    found = []
+    for odd in (3, 5):
+        if n % odd == 0:
+            found.append(odd)
+            n //= odd
+    if n < 1 or n & (n - 1):
+        return None
+    power = n.bit_length() - 1
+    while power > 4 or power == 3:
+        found.append(8)
+        power -= 3
+    return found + {0: [], 1: [2], 2: [4], 4: [4, 4]}[power]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Shape, steps and tables of a transform of ``lengths`` numbers in the type ``char``."""
+
+    lengths: tuple[int, ...]
+    char: str
+    rows: int
+    columns: int
+    strip: int
+    down: tuple[int, ...]
+    along: tuple[int, ...]
+    down_tables: tuple[Array, ...]
+    along_tables: tuple[Array, ...]
+    lanes: Array
+
+    @property
+    def real(self) -> bool:
+        return self.char in "fd"
+
+    @property
+    def number(self) -> np.dtype[Any]:
+        """The type of real and imaginary parts."""
+        return np.dtype(self.char.lower())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the numbers of a grid."""
+        return 2 * self.rows * self.columns * self.number.itemsize
+
+
+def _table(phases: Array, dtype: np.dtype[Any]) -> Array:
+    """exp(2j pi phase) as pairs of numbers along a new last axis, in an array that begins on a cache line."""
+
+    angle = 2 * np.pi * (phases % 1.0)
+    table = zeros(2 * phases.size, dtype).reshape(*phases.shape, 2)
+    table[..., 0], table[..., 1] = np.cos(angle), np.sin(angle)
+    return table
+
+
+def _split(points: int, number: np.dtype[Any]) -> tuple[int, int] | None:
+    """Rows and columns for so many complex numbers in one dimension; rows take the odd factors."""
+    from sigconv.kernels.simd import lanes
+
+    columns = 4 * lanes(number)
+    while points % (4 * columns) == 0 and 8 * columns * number.itemsize <= 2 * NEAR and columns * columns < 2 * points:
+        columns *= 2
+    return None if points % columns else (points // columns, columns)
+
+
+def _shape(lengths: tuple[int, ...], char: str) -> tuple[int, int] | None:
+    """Rows and columns of a grid; None where there is none."""
+    from sigconv.kernels.simd import lanes
+
+    real, number = char in "fd", np.dtype(char.lower())
+    if char not in "fdFD" or len(lengths) > 2:
+        return None
+    if not 1 < math.prod(lengths) <= LONGEST * (1 + real) or (real and lengths[-1] % 2):
+        return None
+    last = lengths[-1] // (1 + real)
+    shape = (lengths[0], last) if len(lengths) == 2 else _split(last, number)
+    if shape is None or shape[0] < 2 or shape[1] % (4 * lanes(number)):
+        return None
+    return shape if _steps(shape[0]) and _steps(shape[1] // lanes(number)) else None
+
+
+@functools.lru_cache(1024)
+def next_lengths(needed: tuple[int, ...], char: str) -> tuple[int, ...] | None:
+    """The smallest lengths from those ``needed`` on that have a grid; None where a library's are better."""
+    if not 1 <= len(needed) <= 2 or char not in "fdFD" or math.prod(needed) < LEAST:
+        return None
+    found = []
+    for axis, n in enumerate(needed):
+        candidates = sorted(odd << p for odd in ODD for p in range(25) if odd << p >= max(n, 2))
+        rows = axis < len(needed) - 1
+        fits = (m for m in candidates if rows or _shape((m,) if len(needed) == 1 else (2, m), char))
+        found.append(next(fits, 0))
+    return tuple(found) if math.prod(found) <= SLACK * math.prod(needed) and _shape(tuple(found), char) else None
+
+
+@functools.lru_cache(1024)
+def block_lengths(shapes: tuple[tuple[int, int], ...], char: str) -> tuple[int, ...] | None:
+    """The lengths with a grid that cost least for outputs and taps on each axis; None where there are none."""
+    if not 1 <= len(shapes) <= 2 or char not in "fdFD":
+        return None
+    everything = next_lengths(tuple(n + k - 1 for n, k in shapes), char)
+    choices = [
+        sorted({odd << p for odd in ODD[:3] for p in range(25) if 5 * k < 4 * (odd << p) < 4 * 2 * (n + k)})
+        for n, k in shapes
+    ]
+    best, best_cost = everything, math.inf if everything is None else seconds(everything, 1, char)
+    for lengths in itertools.product(*choices):
+        if _shape(lengths, char) is None:
+            continue
+        tasks = math.prod(-(-n // (length - k + 1)) for (n, k), length in zip(shapes, lengths, strict=True))
+        if (cost := seconds(lengths, tasks, char)) < best_cost:
+            best, best_cost = lengths, cost
+    return best
+
+
+def seconds(lengths: tuple[int, ...], tasks: int, char: str) -> float:
+    """Predicted time of ``tasks`` blocks."""
+    points = math.prod(lengths)
+    nbytes = points * np.dtype(char).itemsize
+    return tasks * (1e-6 + points * max(math.log2(points) - 4, 4) * 1e-10 * (1 + nbytes / (1 << 21)))
+
+
+@functools.lru_cache(64)
+def grid(lengths: tuple[int, ...], char: str) -> Grid | None:
+    """The grid for blocks of some lengths; None where there is none."""
+    shape = _shape(lengths, char)
+    if shape is None:
+        return None
+    from sigconv.kernels.cpu import butterfly
+    from sigconv.kernels.simd import lanes
+
+    (rows, columns), number = shape, np.dtype(char.lower())
+    width = lanes(number)
+    quarter = 0.25 if char in "fd" else 0.0
+    down, along = _steps(rows), _steps(columns // width)
+    assert down is not None
+    assert along is not None
+    phase = np.array([0.0 if len(lengths) == 2 else quarter])
+    down_tables, along_tables = [], []
+    for radix in down:
+        down_tables.append(_table(butterfly.factors(phase, radix), number))
+        phase = butterfly.children(phase, radix).reshape(-1)
+    phase = np.array([[quarter]]) if len(lengths) == 2 else phase[:, None]
+    for radix in along:
+        along_tables.append(_table(butterfly.factors(phase, radix), number))
+        phase = butterfly.children(phase, radix).reshape(len(phase), -1)
+    factors = butterfly.lane_factors(phase, number)
+    pairs = np.moveaxis(_table(factors, number), -1, -2)
+    last = on_line(pairs.reshape(len(phase), -1))
+    nbytes = 2 * rows * columns * number.itemsize
+    strip = columns // width
+    while nbytes > SECOND and 2 * rows * strip * width * number.itemsize > STRIP and strip > 2:
+        strip //= 2
+    return Grid(lengths, char, rows, columns, strip, tuple(down), tuple(along),
+                tuple(down_tables), tuple(along_tables), last)  # fmt: skip
+
+
+def _lines(nbytes: int) -> int:
+    """Whole cache lines, and one more: neighbours never share one, nor the distance of a page."""
+    return whole(nbytes) + LINE
+
+
+class Call:
+    """A call of the kernel: its record and what that points to, with memory for so many threads.
+
+    ``shared``: all threads together do one block at a time, and leave it in ``work``.
+    """
+
+    def __init__(self, grid: Grid, threads: int, shared: bool) -> None:
+        from sigconv.kernels.simd import VECTOR_BYTES
+
+        self.grid, self.threads, self.shared = grid, threads, shared
+        self.record = np.zeros(1, _kernels().ARGS)
+        r, two = self.record[0], len(grid.lengths) == 2
+        r["H"], r["W"], r["strip"] = grid.rows, grid.columns, grid.strip
+        r["row_step"], r["column_step"] = (1, 0) if two else (0, grid.columns)
+        r["half"] = grid.columns if two else grid.rows * grid.columns
+        r["down"], r["along"] = len(grid.down), len(grid.along)
+        r["down_radix"][: len(grid.down)], r["along_radix"][: len(grid.along)] = grid.down, grid.along
+        r["down_table"][: len(grid.down)] = [table.ctypes.data for table in grid.down_tables]
+        r["along_table"][: len(grid.along)] = [table.ctypes.data for table in grid.along_tables]
+        r["along_row"][: len(grid.along)] = [table[0].size if len(table) > 1 else 0 for table in grid.along_tables]
+        r["lanes"], r["lanes_row"] = grid.lanes.ctypes.data, grid.lanes[0].size if len(grid.lanes) > 1 else 0
+        work = _lines(grid.nbytes)
+        strip = 0 if grid.strip * VECTOR_BYTES == grid.columns * grid.number.itemsize else grid.rows * grid.strip
+        ends = (2 * grid.rows + 1) * grid.strip * VECTOR_BYTES * (1 if grid.real else 2)
+        own, strip, ends = 0 if shared else work, _lines(2 * strip * VECTOR_BYTES), _lines(ends)
+        r["strip_at"], r["edges"], r["addresses"] = own, own + strip, own + strip + ends
+        r["room"] = own + strip + ends + _lines(32 * grid.rows)
+        r["shared"] = shared
+        self._memory = zeros(threads * int(r["room"]), np.uint8)
+        r["scratch"] = self._memory.ctypes.data
+
+    def signal(self, x: Array, addresses: Array, boundary: str = "fill", fillvalue: Any = 0) -> None:
+        """What blocks are read from: ``x[…, height, width]`` has dense columns; ``addresses``: of each plane."""
+        from sigconv.kernels import border
+
+        r = self.record[0]
+        r["height"], r["width"], r["x_row"] = x.shape[-2], x.shape[-1], x.strides[-2]
+        r["boundary"] = border.BOUNDARIES[boundary]
+        value = complex(fillvalue)
+        self._fill = np.array([value.real, value.imag], self.grid.number)
+        r["fill"] = self._fill.ctypes.data
+        self.planes = np.zeros((len(addresses), 3), np.int64)
+        self.planes[:, 0] = addresses
+        r["planes"], r["n_planes"] = self.planes.ctypes.data, len(addresses)
+
+    def run(self) -> bool:
+        """Do it; whether the outputs are finite."""
+        from sigconv.runtime.runner import STEP, Prepared
+
+        fft, r = _kernels(), self.record[0]
+        r["finite"] = 1
+        stages = [fft.DOWN, fft.ALONG, fft.UP] if self.shared else [fft.DOWN | fft.ALONG | fft.UP]
+        if r["way"] == fft.FORWARD_ONLY:
+            stages = stages[:-1] if self.shared else [fft.DOWN | fft.ALONG]
+        records = np.repeat(self.record, len(stages))
+        records["stages"] = stages
+        steps = np.zeros(len(stages), STEP)
+        steps["kernel"], steps["width"], steps["fence"] = fft.KERNELS[self.grid.char].address, self.threads, 1
+        steps["args"] = records.ctypes.data + np.arange(len(stages)) * records.itemsize
+        Prepared(steps).run(self.threads)
+        return bool(records["finite"].all())
+
+
+def spectra(grid: Grid, h: Array, threads: int = 1) -> Array:
+    """Of kernels ``h`` with one or two convolved axes last: one a plane ``[…, numbers]``, divided by the length.
+
+    They are in the order of the transform.
+    """
+
+    taps = np.ascontiguousarray(h, grid.char) / np.dtype(grid.char).type(grid.rows * grid.columns)
+    axes = len(grid.lengths)
+    planes = taps.reshape(-1, *((1,) if axes == 1 else ()), *taps.shape[taps.ndim - axes :])
+    found = zeros(len(planes) * grid.rows * grid.columns * 2, grid.number).reshape(len(planes), -1)
+    call = Call(grid, max(1, min(threads, grid.nbytes // SHARE)), shared=True)
+    r = call.record[0]
+    r["blocks"] = r["tiles"] = 1
+    r["way"] = _kernels().FORWARD_ONLY
+    for plane, place in zip(planes, found, strict=True):
+        call.signal(plane, np.array([plane.ctypes.data]))
+        r["work"] = place.ctypes.data
+        call.run()
+    return found.reshape(*taps.shape[: taps.ndim - axes], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Blocks along the convolved axes, one entry an axis: the first one's number and how many there are.
+
+    Block ``b`` begins ``lead`` numbers before ``b * step``; of what it gives, the first ``lead`` are not outputs.
+    """
+
+    first: tuple[int, ...]
+    count: tuple[int, ...]
+    step: tuple[int, ...]
+    lead: tuple[int, ...]
+
+
+def convolve(
+    grid: Grid, blocks: Blocks, x: Array, spectra: Array, y: Array, start: Sequence[int], boundary: str, fillvalue: Any,
+    threads: int,
+) -> bool:  # fmt: skip
+    """Write ``y``, the outputs from ``start`` on; whether they are finite.
+
+    ``x``, ``spectra`` (of kernels: one more axis than batches) and ``y`` have one or two convolved axes last, dense
+    ones, and the same type; batches of ``x`` and ``spectra`` are repeated as those of ``y`` need it.
+    """
+    axes = len(grid.lengths)
+    batch = y.shape[: y.ndim - axes]
+    x, y = (a if axes == 2 else a[..., None, :] for a in (x, y))
+    first, count, step, lead, begin = (
+        v if axes == 2 else (0, v[0]) for v in (blocks.first, blocks.count, blocks.step, blocks.lead, tuple(start))
+    )
+    planes, tasks = math.prod(batch), math.prod(batch) * math.prod(blocks.count)
+    threads = min(threads, max(1, tasks * grid.nbytes // SHARE))
+    shared = threads > 1 and (tasks < 2 * threads or grid.nbytes > SECOND)
+    call = Call(grid, threads if shared else min(threads, tasks), shared)
+    call.signal(x, _addresses(x, batch, 2), boundary, fillvalue)
+    table = call.planes
+    table[:, 1], table[:, 2] = _addresses(spectra, batch, 1), _addresses(y, batch, 2)
+    r = call.record[0]
+    r["y_row"], (r["rows"], r["columns"]) = y.strides[-2], y.shape[-2:]
+    r["start_row"], r["start"] = begin
+    r["step_row"], r["step"] = (1, step[1]) if axes == 1 else step
+    r["lead_row"], r["lead"] = lead
+    if not shared:
+        (r["first_row"], r["first"]), (r["tiles"], r["blocks"]) = first, (count[0] if axes == 2 else 1, count[1])
+        return call.run()
+
+    work = zeros(grid.nbytes, np.uint8)
+    r["work"], r["tiles"], r["blocks"], r["n_planes"] = work.ctypes.data, 1, 1, 1
+    finite = True
+    for plane, tile, block in itertools.product(range(planes), range(count[0] if axes == 2 else 1), range(count[1])):
+        r["planes"] = table.ctypes.data + plane * table.strides[0]
+        r["first_row"], r["first"] = first[0] + tile, first[1] + block
+        finite &= call.run()
+    return finite
+
+
+def _addresses(a: Array, batch: tuple[int, ...], core: int) -> Array:
+    """Of each plane of ``a``, whose last ``core`` axes are the plane's, as the batch repeats them."""
+    a = np.broadcast_to(a, (*batch, *a.shape[a.ndim - core :]))
+    offsets = np.zeros((), np.int64)
+    for n, stride in zip(batch, a.strides, strict=False):
+        offsets = offsets[..., None] + np.arange(n, dtype=np.int64) * stride
+    return a.ctypes.data + offsets.reshape(-1)
