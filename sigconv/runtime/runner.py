@@ -24,17 +24,19 @@ class Prepared:
     """Steps that can be run. The array is not copied: addresses in it may be changed between runs.
 
     ``steps``: contiguous, dtype `STEP`; what its addresses point at must outlive this object. One object must not run
-    in two threads at once, since its steps write the same memory.
+    in two threads at once, since its steps write the same memory. ``patience``: seconds that a run waits for workers
+    which it had to wake.
     """
 
-    def __init__(self, steps: np.ndarray, team: Team = TEAM) -> None:
+    def __init__(self, steps: np.ndarray, team: Team = TEAM, patience: float = 0.0) -> None:
         if steps.dtype != STEP or steps.ndim != 1 or not steps.flags.c_contiguous:
             raise ValueError(f"steps must be a contiguous vector of {STEP}, got {steps.dtype} of shape {steps.shape}")
         self._steps, self._team = steps, team
-        self._record = np.array([(steps.ctypes.data, len(steps), team.address, 0)], native.RUN)
+        self._record = np.array([(steps.ctypes.data, len(steps), team.address, 0, 0)], native.RUN)
         self._address = self._record.ctypes.data
         self._width = int(steps["width"].max(initial=1))
         self._call = KernelFunction(native.run.address)
+        self._patience = int(patience * atomic.TICKS_PER_SECOND)
         self._last, self._end, self._alone = math.inf, -math.inf, 0.0
 
     def run(self, threads: int) -> None:
@@ -55,7 +57,9 @@ class Prepared:
         if self._alone + self._last >= _WAKING_SECONDS:
             self._team.wake(threads - 1)
             self._alone = 0.0
+            self._record["patience"] = self._patience
         self._call(self._address, 0, threads)
+        self._record["patience"] = 0
         self._end = time.perf_counter()
         self._last = self._end - start
         self._alone += self._last

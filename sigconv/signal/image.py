@@ -27,8 +27,8 @@ class Plan:
     It runs at desks: a record whose addresses are set once, the taps and the threads' memory. A call takes a free one.
     """
 
-    def __init__(self, values: dict[str, int], kind: kernels.Variant, threads: int) -> None:
-        self.values, self.kind, self.threads = values, kind, threads
+    def __init__(self, values: dict[str, int], kind: kernels.Variant, shares: int, threads: int) -> None:
+        self.values, self.kind, self.shares, self.threads = values, kind, shares, threads
         self.desks: list[_Desk] = []
 
     def run(self, x: Array, w: Array, line: Array | None, y: Array, fillvalue: Any = 0) -> bool:
@@ -43,7 +43,7 @@ class Plan:
         desk.fill[0] = fillvalue
         words = desk.words
         words[desk.x], words[desk.y] = address_of(x), address_of(y)
-        kernels.call_one(desk.kernel, desk.address, self.threads)
+        kernels.call_one(desk.kernel, desk.address, self.threads, self.shares)
         finite = words[desk.finite] != 0
         self.desks.append(desk)
         return finite
@@ -145,8 +145,8 @@ def plan(
     )  # fmt: skip
     same, turns = kind.source == kind.sums, kind.sums.kind == "f"
     parts = layout(size, n, n_rows, J, K, left, inner, x_row, kind.sums.itemsize, summed, not same, turns)
-    width = max(1, min(threads, math.prod(count) * J * K // kernels.SHARE))
-    return Plan(values | dict(zip(LAYOUT, parts, strict=True)), kind, width)
+    shares = max(1, math.prod(count) * (J + K if summed else J * K) // kernels.SHARE)
+    return Plan(values | dict(zip(LAYOUT, parts, strict=True)), kind, shares, min(threads, shares))
 
 
 def run(

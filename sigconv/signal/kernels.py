@@ -17,6 +17,10 @@ from sigconv.signal.problem import Array
 
 SHARE = 1 << 16
 """Multiply-adds that are worth a thread."""
+LONG = 256
+"""Shares of a call, about a millisecond's, that is worth waiting for threads which have to wake first …"""
+PATIENCE = 200e-6
+"""… this many seconds; they take 50 to 150 us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,12 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
     _together(kind.kernel.address, args.ctypes.data + np.arange(len(calls)) * ARGS.itemsize, widths, threads)
 
 
-def call_one(kernel: int, record: int, threads: int) -> None:
-    """Call the kernel at one address with the record at another, by up to ``threads`` threads."""
+def call_one(kernel: int, record: int, threads: int, shares: int = 1) -> None:
+    """Call the kernel at one address with the record at another, which has ``shares`` of use, by up to ``threads``."""
     if threads == 1:
         _function(kernel)(record, 0, 1)
     else:
-        _together(kernel, record, threads, threads)
+        _together(kernel, record, shares, threads)
 
 
 def _together(kernel: int, records: Any, widths: Any, threads: int) -> None:
@@ -120,7 +124,7 @@ def _together(kernel: int, records: Any, widths: Any, threads: int) -> None:
 
     steps = np.zeros(np.size(records), STEP)
     steps["kernel"], steps["width"], steps["args"] = kernel, widths, records
-    Prepared(steps).run(threads)
+    Prepared(steps, patience=PATIENCE if np.max(widths) >= LONG else 0.0).run(threads)
 
 
 @functools.cache

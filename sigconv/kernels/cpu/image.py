@@ -160,6 +160,8 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
 
         before, amid = (start + block - 1) // block, (stop - start + a.wide - 1) // a.wide
         blocks = before + amid + (a.n - stop + block - 1) // block
+        if amid and boundary == border.FILL and (a.top < 0 or a.top + n_rows + J - 1 > a.height):
+            write_nothing(piece, (a.wide + K - 1) * inner, nothing)  # a row beyond the ends
         parts = max(1, min(threads, n_rows // SHEAR_ROWS)) if a.planes < 4 * threads else 1
         total = a.planes * parts * blocks
         for task in range(total * thread // threads, total * (thread + 1) // threads):
@@ -176,9 +178,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
             r, end = n_rows * part // parts, n_rows * (part + 1) // parts
             made, ring, newest, oldest = r, J - 1 + group, 0, 0
             across[_N], along[_N] = n * inner, n * inner
-            if straight:
-                write_nothing(piece, count * inner, nothing)
-            else:
+            if not straight:
                 for i in range(count):
                     origins[i] = _element(first + i, width, boundary)
             if a.turned and not straight:

@@ -31,8 +31,9 @@ from sigconv.kernels.jit import inline, kernel
 STEP = np.dtype([("kernel", np.int64), ("args", np.int64), ("width", np.int64), ("fence", np.int64)])
 """One kernel call. ``width``: most shares of use. ``fence``: all earlier steps end before this one begins."""
 
-RUN = np.dtype([("steps", np.int64), ("n_steps", np.int64), ("team", np.int64), ("profile", np.int64)])
-"""``profile``: 0, or where to write n_steps + 1 clock readings (every step is fenced then)."""
+RUN = np.dtype([(name, np.int64) for name in ("steps", "n_steps", "team", "profile", "patience")])
+"""``profile``: 0, or where to write n_steps + 1 clock readings (every step is fenced then). ``patience``: ticks to wait
+for workers that are waking up: a run of one long step would do it alone."""
 
 SERVE = np.dtype([("team", np.int64), ("worker", np.int64), ("spin", np.int64)])
 """``spin``: ticks without work after which the worker leaves."""
@@ -120,6 +121,19 @@ def _execute_together(team, steps, first, last, limit):
             atomic_store(team + REST, now + _REST_FACTOR * (now - done))
 
 
+@inline
+def _await_workers(team, count, patience):
+    """Return when ``count`` workers are ready, or after ``patience`` ticks."""
+    end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
+    deadline, ready = read_clock() + patience, 0
+    while ready < count and read_clock() < deadline:
+        pause()
+        ready, line = 0, team + FIRST_WORKER
+        while line < end:
+            ready += atomic_load(line) == READY
+            line += LINE
+
+
 @kernel(RUN)
 def run(args, thread, threads):
     """Run a program with up to ``threads`` threads, the caller being one; alone while another run has the team."""
@@ -128,6 +142,8 @@ def run(args, thread, threads):
     table = carray(as_pointer(steps, np.int64), (n_steps, 4))
     times = carray(as_pointer(profile, np.int64), n_steps + 1)
     leads = threads > 1 and atomic_replace(team + LEADER, 0, 1)
+    if leads and a.patience != 0:
+        _await_workers(team, threads - 1, a.patience)
     if profile != 0:
         times[0] = read_clock()
     first = 0
