@@ -12,8 +12,8 @@ from sigconv.runtime.session import Session
 from tests.cases import windows
 
 F32 = np.dtype(np.float32)
-ERROR = {"winograd_4x4": 1e-4, "winograd_2x2": 1e-5, "winograd_2x2_5x5": 1e-4}
-TAPS = {name: 5 if name.endswith("5x5") else 3 for name in ERROR}
+ERROR = {"winograd_4x4": 1e-4, "winograd_3x3_4x4": 1e-4, "winograd_2x2": 1e-5, "winograd_2x2_5x5": 1e-4}
+TAPS = {"winograd_4x4": 3, "winograd_3x3_4x4": 4, "winograd_2x2": 3, "winograd_2x2_5x5": 5}
 CASES = [
     ((1, 16, 8, 8), 16, [1, 1, 1, 1]),
     ((2, 19, 7, 13), 37, [1, 1, 1, 1]),
@@ -52,10 +52,40 @@ def exact(graph, x, pads):
 @pytest.mark.parametrize("name", ERROR)
 @pytest.mark.parametrize("shape, channels, pads", CASES)
 def test_against_float64(shape, channels, pads, name):
-    pads = [p + (TAPS[name] - 3) // 2 for p in pads]
+    pads = [p + (TAPS[name] - 2) // 2 for p in pads]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     graph = graph_of(x, channels, pads, taps=TAPS[name])
     want = exact(graph, x, pads)
+    results = [run(graph, {"x": x}, name, threads) for threads in (1, 2, 3)]
+    assert np.abs(results[0] - want).max() <= ERROR[name] * np.abs(want).max()
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("name", ERROR)
+@pytest.mark.parametrize(
+    "shape, channels, kernel, strides, pads",
+    [
+        ((1, 3, 30, 33), 20, (7, 7), (2, 2), (3, 3, 3, 3)),  # phases
+        ((2, 3, 40, 21), 6, (11, 11), (4, 4), (2, 2, 2, 2)),
+        ((1, 5, 17, 20), 33, (9, 9), (1, 1), (4, 4, 4, 4)),  # groups of taps, gathered
+        ((2, 32, 19, 12), 3, (9, 9), (1, 1), (4, 3, 2, 5)),  # and in place
+        ((1, 16, 9, 11), 5, (9, 9), (1, 1), (8, 8, 8, 8)),
+        ((1, 19, 14, 23), 4, (9, 6), (1, 2), (0, 1, 5, 3)),
+    ],
+)
+def test_longer_and_strided_filters_are_several_short_ones(shape, channels, kernel, strides, pads, name):
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal(shape).astype(np.float32)
+    weights = (rng.standard_normal((channels, shape[1], *kernel)) / np.sqrt(shape[1] * np.prod(kernel))).astype(F32)
+    bias = rng.standard_normal(channels).astype(F32)
+    node = Node("Conv", ("x", "w", "b"), ("c",), {"pads": pads, "strides": strides}, "conv")
+    graph = Graph((node,), (Value("x", F32, shape),), (Value("c", F32),), {"w": weights, "b": bias})
+    wasted = any(-(-k // (s * TAPS[name])) * s * TAPS[name] >= 2 * k for k, s in zip(kernel, strides, strict=True))
+    if wasted:
+        program = compile_graph(graph, {"x": shape}, 1)
+        assert "parts of" in dict(next(r for r in program.rows if r.op == "Conv").rejected)[name]
+        return
+    want = windows.conv_nd(*(a.astype(np.float64) for a in (x, weights, bias)), pads=pads, strides=strides)
     results = [run(graph, {"x": x}, name, threads) for threads in (1, 2, 3)]
     assert np.abs(results[0] - want).max() <= ERROR[name] * np.abs(want).max()
     assert all(np.array_equal(results[0], other) for other in results[1:])
@@ -72,7 +102,7 @@ def test_epilogue(name, alpha, low, high):
         if alpha != 1.0
         else Node("Clip", ("s", "low", "high"), ("y",), {}, "clip")
     )
-    pads = [TAPS[name] // 2] * 4
+    pads = [1, 1, TAPS[name] - 2, TAPS[name] - 2]
     graph = graph_of(x, 20, pads, (Node("Add", ("c", "r"), ("s",), {}, "add"), last), TAPS[name])
     graph = graph.replace(constants=graph.constants | {"low": np.float32(low), "high": np.float32(high)})
     total = exact(graph, x, pads) + r

@@ -1,9 +1,10 @@
-"""Winograd's minimal filtering for correlation of stride 1 in blocked layout: F(4x4, 3x3), F(2x2, 3x3), F(2x2, 5x5).
+"""Winograd's minimal filtering for correlation of stride 1 in blocked layout: F(m x m, r x r) of three to five taps.
 
 Every tile of m x m outputs is Aᵀ[(G w Gᵀ) · (Bᵀ x B)]A, a product of n x n = (m + r - 1) x (m + r - 1) points;
 summed over channels each point is a matrix product (Lavin & Gray 2016, points 0, ±1, ±2, ∞). A work item takes a
 chunk of tiles through all three steps, so that what lies between them stays in cache. A NaN or Inf spreads within the
-tiles that read it. Nothing is padded: tiles at the border read a copy with zeros.
+tiles that read it. Nothing is padded: tiles at the border read a copy with zeros. Every block of input channels has a
+place of its own to start from, so that a longer filter runs as several short ones side by side.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ WINOGRAD = np.dtype(
         "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform`
         "points", "points_thread",  # workspace: address, and elements of one thread's share
         "tiles", "chunks", "chunk_tiles", "slices",  # of all images; items: chunks of tiles x slices of output channels
-        "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w", "pad_h", "pad_w",
+        "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w",
         "channels", "blocks", "out_blocks",  # input channels and blocks, blocks of output channels
         "pass_blocks",  # blocks of the input whose weights for one register tile stay in L1
-        "x_batch", "x_block", "x_h", "y_batch", "y_block", "y_h", "r_batch", "r_block", "r_h",  # strides in elements
+        "block_at", "block_h", "block_w",  # int64 by block: where it lies, row and column of its first tile
+        "x_batch", "x_h", "y_batch", "y_block", "y_h", "r_batch", "r_block", "r_h",  # strides in elements
         "panels", "tile_first", "tile_width", "tile_pixels",  # register tiles of the output channels, see direct.tiles
     )]
     + [("alpha", np.float64), ("lo", np.float64), ("hi", np.float64)]
@@ -71,6 +73,11 @@ def _output_2_of_6(v: _Vectors, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) 
     return v.add(a, v.add(near, far)), v.add(v.fma(2, steep, slope), f)
 
 
+def _output_3(v: _Vectors, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Sequence[Any]:
+    near, far, slope, steep = v.add(b, c), v.add(d, e), v.sub(b, c), v.sub(d, e)
+    return v.add(a, v.add(near, far)), v.fma(2, steep, slope), v.add(v.fma(4, far, near), f)
+
+
 def _input_2(v: _Vectors, a: Any, b: Any, c: Any, d: Any) -> Sequence[Any]:
     return v.sub(a, c), v.add(b, c), v.sub(c, b), v.sub(b, d)
 
@@ -106,6 +113,7 @@ def _six_points(r: int) -> tuple[tuple[float, ...], ...]:
 
 
 F4 = Form(4, _six_points(3), _input_4, _output_4)
+F3_4 = Form(3, _six_points(4), _input_4, _output_3)
 F2_5 = Form(2, _six_points(5), _input_4, _output_2_of_6)
 F2 = Form(2, ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)), _input_2, _output_2)
 
@@ -191,13 +199,16 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
         a = carray(args, 1)[0]
         tile_first, tile_width = as_pointer(a.tile_first, np.int64), as_pointer(a.tile_width, np.int64)
         tile_pixels = as_pointer(a.tile_pixels, np.int64)
+        block_at, block_h, block_w = (
+            as_pointer(a.block_at, np.int64), as_pointer(a.block_h, np.int64), as_pointer(a.block_w, np.int64)
+        )  # fmt: skip
         alpha, lo, hi = number(a.alpha), number(a.lo), number(a.hi)
         scratch = a.points + thread * a.points_thread * size
         patch = as_pointer(scratch, dtype)
         v = scratch + square * vl * size
-        v_point = a.chunk_tiles * a.blocks * vl
+        v_point = (a.chunk_tiles * a.blocks | 1) * vl  # an odd number of cache lines: points fall into different sets
         products = v + square * v_point * size
-        p_point = a.chunk_tiles * a.out_blocks * vl
+        p_point = (a.chunk_tiles * a.out_blocks | 1) * vl
         w_point = a.channels * a.out_blocks * vl
         last_block = a.channels - (a.blocks - 1) * vl
         in_image = a.tiles_h * a.tiles_w
@@ -210,10 +221,11 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
             if ready != chunk:  # the slices of a chunk share its points
                 ready = chunk
                 for block in range(a.blocks):
+                    h0, w0 = get(block_h, block), get(block_w, block)
                     for t in range(count):
                         image, tile = (t0 + t) // in_image, (t0 + t) % in_image
-                        h, w = tile // a.tiles_w * m - a.pad_h, tile % a.tiles_w * m - a.pad_w
-                        x_block = a.x + (image * a.x_batch + block * a.x_block) * size
+                        h, w = h0 + tile // a.tiles_w * m, w0 + tile % a.tiles_w * m
+                        x_block = a.x + (image * a.x_batch + get(block_at, block)) * size
                         to = as_pointer(v + (block * a.chunk_tiles + t) * vl * size, dtype)
                         at = as_pointer(x_block + (h * a.x_h + w * vl) * size, dtype)
                         if h >= 0 and w >= 0 and h + n <= a.in_h and w + n <= a.in_w:
@@ -221,11 +233,11 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
                         else:
                             for i in range(square * vl):
                                 put(patch, i, number(0))
-                            h0, h1 = max(-h, 0), min(a.in_h - h, n)
-                            w0, w1 = max(-w, 0), min(a.in_w - w, n)
+                            top, left = max(-h, 0), max(-w, 0)
                             copy_part(
-                                as_pointer(x_block + ((h + h0) * a.x_h + (w + w0) * vl) * size, dtype), a.x_h,
-                                as_pointer(scratch + (h0 * n + w0) * vl * size, dtype), n * vl, h1 - h0, w1 - w0,
+                                as_pointer(x_block + ((h + top) * a.x_h + (w + left) * vl) * size, dtype), a.x_h,
+                                as_pointer(scratch + (top * n + left) * vl * size, dtype), n * vl,
+                                min(a.in_h - h, n) - top, min(a.in_w - w, n) - left,
                             )  # fmt: skip
                             to_points(patch, n * vl, to, v_point)
             first, last = a.panels * part // a.slices, a.panels * (part + 1) // a.slices
@@ -282,4 +294,5 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
 
 winograd_4_f32 = _make(F4, np.float32, "winograd_4_f32")
 winograd_2_f32 = _make(F2, np.float32, "winograd_2_f32")
+winograd_3_of_4_f32 = _make(F3_4, np.float32, "winograd_3_of_4_f32")
 winograd_2_of_5_f32 = _make(F2_5, np.float32, "winograd_2_of_5_f32")

@@ -1,18 +1,24 @@
-"""3x3 and 5x5 convolution of stride 1 by Winograd's minimal filtering."""
+"""Convolution by Winograd's minimal filtering: 3x3 to 5x5, and longer or strided filters as several of those.
+
+The taps k = s*(r*g + a) + b of an axis of stride s fall into groups g and phases b of r taps a each: filters of stride
+1 over channels of their own, which are the old ones from other origins.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from sigconv.geometry import WindowAxis
 from sigconv.kernels.cpu import direct, winograd
-from sigconv.kernels.cpu.winograd import F2, F2_5, F4, Form
+from sigconv.kernels.cpu.spread import spread_f32
+from sigconv.kernels.cpu.winograd import F2, F2_5, F3_4, F4, Form
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Builder
+from sigconv.planner.build import Builder, Tensor
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import (
@@ -26,12 +32,62 @@ from sigconv.planner.lower.cpu.direct import (
     spatial_strides,
 )  # fmt: skip
 
-CHUNK_BYTES = 2 << 20
-"""What the points of a chunk of tiles may take, inputs and products together: about the L2 cache."""
-CHUNK_TILES = 96
-"""Tiles that a chunk has in any case: the weights are read once a chunk."""
-TRANSFORM = 1e10
+CHUNK_BYTES = 1 << 20
+"""What the points of a chunk of tiles may take, inputs and products together: half of an L2 cache."""
+CHUNK_TILES = 24
+"""Tiles that a chunk has in any case, to fill register tiles."""
+CHUNK_TILES_STREAMED = 96
+"""As above, where the weights do not stay in L2: they are read once a chunk."""
+SPREAD = 1e9
+"""Elements per second that `spread` writes at `PEAK`."""
+TRANSFORM = 1.5e10
 """Bytes of points per second of the transforms at `PEAK`, fitted to layers of 3 to 512 channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a filter falls into parts of ``form``'s taps, by axis: phases of the stride times groups of taps."""
+
+    form: Form
+    h: WindowAxis
+    w: WindowAxis
+    spread: bool
+    """Whether the parts are gathered into channels of a new image; else each block of channels is read in place."""
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        return tuple(-(-a.kernel // (a.stride * self.form.r)) for a in (self.h, self.w))  # type: ignore[return-value]
+
+    def origins(self) -> list[tuple[int, int]]:
+        """Of each part: the input row and column that its tap 0 reads for output 0."""
+        rows, columns = (
+            [a.stride * self.form.r * g + b - a.before for g in range(n) for b in range(a.stride)]
+            for a, n in zip((self.h, self.w), self.groups, strict=True)
+        )
+        return [(h, w) for h in rows for w in columns]
+
+    def weights(self, weights: np.ndarray) -> np.ndarray:
+        """[M, C, KH, KW] as [M, parts * C, r, r], in the order of `origins`."""
+        m, c, kh, kw = weights.shape
+        (gh, gw), r, sh, sw = self.groups, self.form.r, self.h.stride, self.w.stride
+        whole = np.zeros((m, c, gh * r * sh, gw * r * sw), weights.dtype)
+        whole[:, :, :kh, :kw] = weights
+        parts = whole.reshape(m, c, gh, r, sh, gw, r, sw).transpose(0, 2, 4, 5, 7, 1, 3, 6)
+        return parts.reshape(m, -1, r, r)
+
+
+def _split(form: Form, unit: Unit, b: Builder) -> Split | None:
+    """Unless the window is dilated, or parts of the form's taps would be zeros for the most part."""
+    h, w = conv_window(unit, b).axes
+    strided = (h.stride, w.stride) != (1, 1)
+    split = Split(form, h, w, strided or bool(b.shape(unit.node.inputs[1])[1] % lanes(np.float32)))
+    if split.groups == (1, 1) and not strided:
+        split = replace(split, spread=False)
+        return split if h.kernel == w.kernel == form.r and h.dilation == w.dilation == 1 else None
+    fits = all(
+        a.dilation == 1 and g * form.r * a.stride < 2 * a.kernel for a, g in zip((h, w), split.groups, strict=True)
+    )
+    return split if fits else None
 
 
 def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
@@ -41,15 +97,11 @@ def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
     axes = conv_window(unit, b).axes
-    if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or not all(_fits(a, form.r) for a in axes):
-        return f"not one group of {form.r}x{form.r} taps with stride and dilation 1"
+    if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or _split(form, unit, b) is None:
+        return f"not one group of filters that fall into parts of {form.r}x{form.r} taps"
     if b.dtype(unit.output) != np.float32:
         return f"dtype {b.dtype(unit.output)}"
     return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
-
-
-def _fits(axis: WindowAxis, taps: int) -> bool:
-    return (axis.kernel, axis.stride, axis.dilation) == (taps, 1, 1)
 
 
 def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
@@ -57,20 +109,23 @@ def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
     return -(-h // form.m), -(-w // form.m)
 
 
-def _chunks(form: Form, unit: Unit, b: Builder) -> int:
+def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder) -> int:
     """Chunks of the tiles of all images, shared evenly among the threads where there are enough."""
-    m, c = b.shape(unit.node.inputs[1])[:2]
     tiles = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b))
     per_tile = 4 * form.n**2 * (m + c)
-    chunks = -(-tiles // max(CHUNK_TILES, CHUNK_BYTES // per_tile))
-    if chunks % b.threads and tiles >= b.threads * CHUNK_TILES // 2:
+    least = CHUNK_TILES if 4 * form.n**2 * m * c <= CHUNK_BYTES else CHUNK_TILES_STREAMED
+    chunks = -(-tiles // max(least, CHUNK_BYTES // per_tile))
+    if chunks % b.threads and tiles >= b.threads * CHUNK_TILES:
         chunks = -(-chunks // b.threads) * b.threads
     return chunks
 
 
 def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
+    split = _split(form, unit, b)
+    assert split is not None
     x, y = b.shape(unit.node.inputs[0]), b.shape(unit.output)
     m, c = b.shape(unit.node.inputs[1])[:2]
+    c *= len(split.origins())
     vl, square = lanes(np.float32), form.n**2
     tiles = y[0] * math.prod(_tiles(form, unit, b))
     blocks, out_blocks = -(-c // vl), -(-m // vl)
@@ -78,18 +133,47 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     points = 4.0 * square * vl * tiles * (blocks + out_blocks)
     weights = 4.0 * square * c * out_blocks * vl
-    seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95) + points / TRANSFORM
-    seconds += weights * _chunks(form, unit, b) / (3e10 if weights <= CHUNK_BYTES else 6.5e9)
-    if not has_layout(b, unit.node.inputs[0], vl):
+    products = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
+    reading = (
+        weights * _chunks(form, m, c, unit, b) / (3e10 if weights <= CHUNK_BYTES else 5.5e9)
+    )  # beside the products
+    seconds = max(products, reading) + points / TRANSFORM
+    if split.spread:
+        seconds += x[0] * c * math.prod(y[2:]) / SPREAD
+    elif not has_layout(b, unit.node.inputs[0], vl):
         seconds += 4.0 * math.prod(x) / 4e9
     return Cost(flops, nbytes, seconds)
 
 
+def _spread(split: Split, unit: Unit, b: Builder) -> Tensor:
+    """The parts of the filter as channels of a new image, large enough for every window of the form's taps."""
+    x = b.planar(unit.node.inputs[0])
+    h, w = split.h, split.w
+    n, c = x.shape[:2]
+    origins = split.origins()
+    y = b.scratch(
+        x.dtype, (n, c * len(origins), h.output + split.form.r - 1, w.output + split.form.r - 1), lanes(x.dtype)
+    )
+    xs, ys = spatial_strides(x), spatial_strides(y)
+    origin_h, origin_w = np.repeat(np.array(origins, np.int64), c, axis=0).T.copy()
+    b.emit(
+        spread_f32, x=x.address, y=y.address, batch=n, channels=y.shape[1], rows=y.shape[2], in_h=h.size, in_w=w.size,
+        out_w=y.shape[3], step_h=h.stride, step_w=w.stride, origin_h=origin_h, origin_w=origin_w,
+        plane=np.tile(np.arange(c) * xs.block, len(origins)), x_batch=xs.batch, x_h=xs.h, x_w=xs.pixel,
+        y_batch=ys.batch, y_block=ys.block, y_h=ys.h,
+    )  # fmt: skip
+    return y
+
+
 def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
-    h, w = conv_window(unit, b).axes
-    weights = b.constant(unit.node.inputs[1])
+    split = _split(form, unit, b)
+    assert split is not None
+    weights = split.weights(b.constant(unit.node.inputs[1]))
     m, c = weights.shape[:2]
-    x = b.blocked(unit.node.inputs[0])
+    if split.spread:
+        x, origins = _spread(split, unit, b), [(0, 0)]
+    else:
+        x, origins = b.blocked(unit.node.inputs[0]), split.origins()
     r = b.blocked(unit.residual) if unit.residual else None
     y = b.new(unit.output, x.block)
     vl, square = x.block, form.n**2
@@ -99,29 +183,32 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
     if isinstance(own, np.ndarray):
         bias[:m] = own
     tiles_h, tiles_w = _tiles(form, unit, b)
-    chunks = _chunks(form, unit, b)
+    chunks = _chunks(form, m, c, unit, b)
     tiles = x.shape[0] * tiles_h * tiles_w
     chunk_tiles = -(-tiles // chunks)
     chunks = -(-tiles // chunk_tiles)
     slices = 1 if chunks >= b.threads else min(len(first), -(-b.threads // chunks))
-    share = square * vl * (1 + chunk_tiles * (x.blocks + y.blocks))
+    blocks = x.blocks * len(origins)
+    share = square * vl * (1 + (chunk_tiles * blocks | 1) + (chunk_tiles * y.blocks | 1))
     xs, ys = spatial_strides(x), spatial_strides(y)
     rs = spatial_strides(r) if r else None
+    block_h, block_w = np.repeat(np.array(origins, np.int64), x.blocks, axis=0).T.copy()
     b.emit(
         kernel, width=min(b.threads, chunks * slices), x=x.address, w=winograd.transform(form, weights),
         bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
         points_thread=share, tiles=tiles, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
-        tiles_w=tiles_w, in_h=h.size, in_w=w.size, out_h=h.output, out_w=w.output, pad_h=h.before, pad_w=w.before,
-        channels=c, blocks=x.blocks, out_blocks=y.blocks,
-        pass_blocks=max(1, L1_BYTES // (4 * vl * vl * WIDEST)), x_batch=xs.batch, x_block=xs.block, x_h=xs.h,
-        y_batch=ys.batch, y_block=ys.block, y_h=ys.h, r_batch=rs.batch if rs else 0, r_block=rs.block if rs else 0,
-        r_h=rs.h if rs else 0, panels=len(first), tile_first=first, tile_width=width, tile_pixels=pixels,
-        alpha=unit.activation.alpha, lo=unit.activation.lo, hi=unit.activation.hi,
+        tiles_w=tiles_w, in_h=x.shape[2], in_w=x.shape[3], out_h=y.shape[2], out_w=y.shape[3],
+        channels=c, blocks=blocks, out_blocks=y.blocks, pass_blocks=max(1, L1_BYTES // (4 * vl * vl * WIDEST)),
+        block_at=np.tile(np.arange(x.blocks) * xs.block, len(origins)), block_h=block_h, block_w=block_w,
+        x_batch=xs.batch, x_h=xs.h, y_batch=ys.batch, y_block=ys.block, y_h=ys.h, r_batch=rs.batch if rs else 0,
+        r_block=rs.block if rs else 0, r_h=rs.h if rs else 0, panels=len(first), tile_first=first, tile_width=width,
+        tile_pixels=pixels, alpha=unit.activation.alpha, lo=unit.activation.lo, hi=unit.activation.hi,
     )  # fmt: skip
 
 
 for _name, _form, _kernel, _error in (
     ("winograd_4x4", F4, winograd.winograd_4_f32, 1e-4),
+    ("winograd_3x3_4x4", F3_4, winograd.winograd_3_of_4_f32, 1e-4),
     ("winograd_2x2", F2, winograd.winograd_2_f32, 1e-5),
     ("winograd_2x2_5x5", F2_5, winograd.winograd_2_of_5_f32, 1e-4),
 ):
