@@ -257,16 +257,19 @@ class _Reader:
         attribute = proto.attribute[0]
         value = self._attribute(attribute, label)
         dtypes: dict[str, Any] = {
-            "value": None,
-            "sparse_value": None,
-            "value_int": np.int64,
-            "value_ints": np.int64,
-            "value_float": np.float32,
+            **dict.fromkeys(("value", "sparse_value"), None),
+            **dict.fromkeys(("value_int", "value_ints"), np.int64),
+            **dict.fromkeys(("value_float", "value_floats"), np.float32),
+            **dict.fromkeys(("value_string", "value_strings"), object),
         }
-        dtypes |= {"value_floats": np.float32, "value_string": object, "value_strings": object}
         if attribute.name not in dtypes:
             raise ModelError(f"{label}: unknown attribute {attribute.name!r}")
-        return value if isinstance(value, np.ndarray) else freeze(np.array(value, dtypes[attribute.name]))
+        dtype = dtypes[attribute.name]
+        is_tensor = isinstance(value, np.ndarray)
+        words = dtype is not object or all(isinstance(v, str) for v in ((value,) if isinstance(value, str) else value))
+        if is_tensor != (dtype is None) or isinstance(value, GraphProto) or not words:
+            raise ModelError(f"{label}: attribute {attribute.name!r} holds a value of another kind")
+        return value if is_tensor else freeze(np.array(value, dtype))
 
 
 def _writers(nodes: Sequence[Node], inputs: Sequence[Value], constants: Mapping[str, np.ndarray]) -> dict[str, str]:

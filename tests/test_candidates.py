@@ -151,6 +151,7 @@ OTHERS = [
           {"w": _ramp(1, 28, 5), "r": _ramp(1, 28, 7), "b": _ramp(1, 56)}),
     _node("gru", "GRU", [(3, 2, 5)], {"hidden_size": 7, "linear_before_reset": 1, "direction": "reverse"},
           {"w": _ramp(1, 21, 5), "r": _ramp(1, 21, 7), "b": _ramp(1, 42)}),
+    _node("rnn", "RNN", [(3, 2, 5)], {"hidden_size": 7}, {"w": _ramp(1, 7, 5), "r": _ramp(1, 7, 7)}),
     _node("broadcast", "Add", [(2, 3, 4, 5), (3, 1, 5)]),
     _node("reshape", "Reshape", [(2, 3, 4)], {}, {"s": _ints(4, -1)}),
     _node("flatten", "Flatten", [(2, 3, 4)]),

@@ -48,11 +48,20 @@ def test_a_model_of_every_opset_matches_onnxruntime(op: str, opset: int) -> None
         np.testing.assert_allclose(have, right, rtol=1e-5, atol=1e-6)
 
 
+WEIGHTS = (1, 2, 3, 7)
+"""Inputs that the native form takes as constants."""
+
 NATIVE = [
-    *(layer(op, direction=d, initial=i, bias=not i, linear_before_reset=1) if op == "GRU"
-      else layer(op, direction=d, initial=i, bias=not i)
-      for op in ("GRU", "LSTM") for d in ("forward", "reverse", "bidirectional") for i in (False, True)),
+    *(layer(op, direction=d, initial=i, bias=not i, **more)
+      for op, more in (("GRU", {"linear_before_reset": 1}), ("GRU", {}), ("LSTM", {}), ("RNN", {}),
+                       ("LSTM", {"peepholes": True}))
+      for d in ("forward", "reverse", "bidirectional") for i in (False, True)),
     layer("LSTM", steps=1, batch=1, size=1, hidden=1),
+    layer("GRU", steps=2, batch=1, size=1, hidden=1),
+    layer("RNN", steps=2, batch=1, size=3, hidden=1, activations=["Relu"]),
+    layer("RNN", direction="bidirectional", activations=["Tanh"] * 2),
+    layer("LSTM", direction="bidirectional", activations=["Sigmoid", "Tanh", "Tanh"] * 2),
+    layer("GRU", steps=40, batch=4, size=17, hidden=33, scale=0.2),
     layer("LSTM", steps=40, batch=4, size=17, hidden=33, scale=0.2),
     layer("LSTM", scale=9.0),
     layer("GRU", steps=40, batch=1, size=16, hidden=16, linear_before_reset=1, scale=0.2),
@@ -63,12 +72,12 @@ NATIVE = [
 @pytest.mark.parametrize("wanted", ["all", "last", "first"])
 def test_the_usual_forms_run_natively(case: Case, wanted: str) -> None:
     """Whichever outputs are asked for; states are inputs of the run."""
-    model = node_model(case.op, case.inputs, case.attrs, case.n_outputs, 22, constant=(1, 2, 3))
+    model = node_model(case.op, case.inputs, case.attrs, case.n_outputs, 22, constant=WEIGHTS)
     keep = {"all": slice(None), "last": slice(-1, None), "first": slice(1)}[wanted]
     outputs = list(model.graph.output)[keep]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
-    feeds = {f"x{i}": x for i, x in enumerate(case.inputs) if i not in (1, 2, 3) and x is not None}
+    feeds = {f"x{i}": x for i, x in enumerate(case.inputs) if i not in WEIGHTS and x is not None}
     loaded = sc.load(model)
     session = loaded.compile({k: x.shape for k, x in feeds.items()}, threads=2)
     assert "over_time" in {row.algorithm for row in session.program.rows}

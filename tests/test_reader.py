@@ -351,6 +351,18 @@ MALFORMED: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
         lambda m: m.graph.node.append(helper.make_node("Add", ["", "x"], ["z"])),
         "required input 0 is absent",
     ),
+    **{
+        f"constant whose {name} is {kind}": (
+            lambda m, name=name, value=value: m.graph.node.append(node("Constant", "", "z", **{name: value})),
+            "of another kind",
+        )
+        for name, kind, value in (
+            ("value", "a graph", onnx.GraphProto(name="g")),
+            ("value", "a number", 1.5),
+            ("value_strings", "numbers", [1, 2]),
+            ("value_float", "a tensor", onnx.numpy_helper.from_array(np.ones(2))),
+        )
+    },
     "constant without value": (lambda m: m.graph.node.append(node("Constant", "", "z")), "exactly one value"),
     "sparse out of bounds": (
         lambda m: m.graph.sparse_initializer.append(

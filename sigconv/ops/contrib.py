@@ -81,18 +81,20 @@ def _softmax_shape(x: Fact, attrs: Attrs) -> Shape | None:
     return x.shape
 
 
-def _check_layout(channels_last: int) -> None:
-    if channels_last:
-        raise ModelError("channels_last is 1; only 0, [N, C, ...], is accepted")
+def _of_layout(rule: Callable[[Fact, Attrs], Shape | None]) -> Callable[[Fact, Attrs], Shape | None]:
+    """A rule for [N, C, ...] made one for [N, ..., C] too, by the attribute ``channels_last``."""
 
+    def shape(x: Fact, attrs: Attrs) -> Shape | None:
+        if not attrs["channels_last"] or x.shape is None or len(x.shape) < 2:
+            return rule(x, attrs)
+        first, *spatial, channels = x.shape
+        found = rule(Fact(x.dtype, (first, channels, *spatial)), attrs)
+        return None if found is None else (found[0], *found[2:], found[1])
 
-def _average_shape(x: Fact, attrs: Attrs) -> Shape | None:
-    _check_layout(attrs["channels_last"])
-    return pool_shape(x, attrs)
+    return shape
 
 
 def _global_shape(x: Fact, attrs: Attrs) -> Shape | None:
-    _check_layout(attrs["channels_last"])
     return None if x.shape is None else (*x.shape[:2], *(1,) * (len(x.shape) - 2))
 
 
@@ -137,7 +139,7 @@ def QLinearSoftmax(
     return _quantised(y, y_scale, y_zero_point, X.dtype)
 
 
-@register("QLinearAveragePool", domain=DOMAIN, infer=_infer_unary(_average_shape), since=1)
+@register("QLinearAveragePool", domain=DOMAIN, infer=_infer_unary(_of_layout(pool_shape)), since=1)
 def QLinearAveragePool(
     X: Array,
     x_scale: Array,
@@ -153,9 +155,9 @@ def QLinearAveragePool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Array:
-    _check_layout(channels_last)
+    x = _real(X, x_scale, x_zero_point)
     y = AveragePool(
-        _real(X, x_scale, x_zero_point),
+        np.moveaxis(x, -1, 1) if channels_last else x,
         auto_pad=auto_pad,
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
@@ -163,10 +165,11 @@ def QLinearAveragePool(
         pads=pads,
         strides=strides,
     )
+    y = np.moveaxis(y, 1, -1) if channels_last else y
     return _quantised(y, y_scale, y_zero_point, X.dtype)
 
 
-@register("QLinearGlobalAveragePool", domain=DOMAIN, infer=_infer_unary(_global_shape), since=1)
+@register("QLinearGlobalAveragePool", domain=DOMAIN, infer=_infer_unary(_of_layout(_global_shape)), since=1)
 def QLinearGlobalAveragePool(
     X: Array,
     x_scale: Array,
@@ -176,8 +179,9 @@ def QLinearGlobalAveragePool(
     *,
     channels_last: int = 0,
 ) -> Array:
-    _check_layout(channels_last)
-    return _quantised(GlobalAveragePool(_real(X, x_scale, x_zero_point)), y_scale, y_zero_point, X.dtype)
+    x = _real(X, x_scale, x_zero_point)
+    y = GlobalAveragePool(np.moveaxis(x, -1, 1) if channels_last else x)
+    return _quantised(np.moveaxis(y, 1, -1) if channels_last else y, y_scale, y_zero_point, X.dtype)
 
 
 def _infer_concat(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:

@@ -380,10 +380,14 @@ def contrib_cases() -> Iterator[Case]:
         pool = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1]}
         for include in (0, 1):
             attrs = {**pool, "count_include_pad": include}
-            yield Case("QLinearAveragePool", [*image, of(0.07), of(8, dtype)], attrs, domain=MS, steps=1)
-        yield Case(
-            "QLinearGlobalAveragePool", [*image, of(0.03), of(8, dtype)], {"channels_last": 0}, domain=MS, steps=1
-        )
+            for last in (0, 1):
+                attrs |= {"channels_last": last}
+                yield Case("QLinearAveragePool", [*image, of(0.07), of(8, dtype)], attrs, domain=MS, steps=1)
+        for last in (0, 1):
+            yield Case(
+                "QLinearGlobalAveragePool", [*image, of(0.03), of(8, dtype)], {"channels_last": last}, domain=MS,
+                steps=1,
+            )  # fmt: skip
         left, right = [codes(3, 4), of(0.1), codes()], [codes(4, 5, dtype=dtype), of(0.05), of(7, dtype)]
         turned = [np.ascontiguousarray(right[0].T), *right[1:]]
         c = integers(5, low=-999, high=999)

@@ -99,6 +99,12 @@ def _unary(c: Rewriter, node: Node) -> bool:
         first = int(node.attrs.get("axis", -1)) % len(shape)
         rows = c.add("Reshape", y, c.number((*shape[:first], -1), np.dtype(np.int64)))
         y = c.add("Reshape", c.add(op, rows, axis=-1), c.number(shape, np.dtype(np.int64)))
+    elif node.attrs.get("channels_last", 0):
+        if shape is None:
+            return False
+        rank = len(shape)
+        y = c.add(op, c.add("Transpose", y, perm=(0, rank - 1, *range(1, rank - 1))), **attrs)
+        y = c.add("Transpose", y, perm=(0, *range(2, rank), 1))
     else:
         y = c.add(op, y, **attrs)
     return _from_real(c, y, scale, zero, node)

@@ -1,4 +1,4 @@
-"""LSTM and GRU in their usual form: known weights, default functions, whole sequences."""
+"""LSTM, GRU and RNN in their usual forms: known weights, default functions, whole sequences."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ MOST_SEQUENCES, SMALL = 4, 64
 """The kernel reads all weights for every sequence, which costs nothing while they lie in the first cache."""
 
 
+FUNCTIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+"""ONNX's defaults."""
+
+
 def _legal(unit: Unit, b: Builder) -> str | None:
     node = unit.node
     names = [n for n in (*unit.inputs, *unit.outputs) if n]  # the first output may be left out, unlike elsewhere
@@ -29,14 +33,27 @@ def _legal(unit: Unit, b: Builder) -> str | None:
     given = [*node.inputs, *[""] * 8][:8]
     if any(n and not b.is_constant(n) for n in given[1:4]):
         return "weights are not constant"
-    if given[4] or given[7]:
-        return "lengths of sequences, or peepholes"
+    if given[4]:
+        return "lengths of sequences"
+    if given[7] and not b.is_constant(given[7]):
+        return "peepholes are not constant"
     attrs = node.attrs
-    if any(attrs.get(k) for k in ("activations", "layout", "input_forget")) or attrs.get("clip") is not None:
-        return "other than the default functions, clipping, layout 1 or input_forget"
-    if node.op == "GRU" and not attrs.get("linear_before_reset", 0):
-        return "reset before the product"
-    return None
+    if any(attrs.get(k) for k in ("layout", "input_forget")) or attrs.get("clip") is not None:
+        return "clipping, layout 1 or input_forget"
+    return None if _kind(unit) is not None else "other functions"
+
+
+def _kind(unit: Unit) -> int | None:
+    """The kernel's kind of layer; None where its functions are others."""
+    attrs, op = unit.node.attrs, unit.node.op
+    usual = FUNCTIONS[op]
+    directions = len(DIRECTIONS[str(attrs.get("direction", "forward"))])
+    given = [str(word).lower() for word in attrs.get("activations") or ()][: directions * len(usual)]
+    if given and given != [*usual] * directions:
+        return kernels.RNN_RELU if op == "RNN" and set(given) == {"relu"} else None
+    if op == "GRU":
+        return kernels.GRU if attrs.get("linear_before_reset", 0) else kernels.GRU_AFTER
+    return kernels.LSTM if op == "LSTM" else kernels.RNN
 
 
 def _cost(unit: Unit, b: Builder) -> Cost:
@@ -46,23 +63,21 @@ def _cost(unit: Unit, b: Builder) -> Cost:
     return Cost(flops, nbytes, flops / SPEED + 1e-6)
 
 
-def _gates(unit: Unit, b: Builder, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of weights and the bias as the kernel reads them."""
+def _gates(unit: Unit, b: Builder, d: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Blocks of weights and the bias as the kernel reads them."""
     W, R = (b.constant(n)[d] for n in unit.node.inputs[1:3])
     rows, hidden = R.shape
     name = [*unit.node.inputs, ""][3]
     both = b.constant(name)[d] if name else np.zeros(2 * rows, np.float32)
-    if unit.node.op == "LSTM":
-        return np.concatenate([W.T, R.T]), both[:rows] + both[rows:]
-    two, none = 2 * hidden, np.zeros((hidden, hidden), np.float32)
-    weights = np.concatenate(
-        [
-            np.concatenate([W.T, np.zeros((W.shape[1], hidden), np.float32)], 1),
-            np.concatenate([R.T[:, :two], none, R.T[:, two:]], 1),
-        ]
-    )
     own, recurrent = both[:rows], both[rows:]
-    return weights, np.concatenate([own[:two] + recurrent[:two], own[two:], recurrent[two:]])
+    two = 2 * hidden
+    if _kind(unit) == kernels.GRU:
+        wide = np.concatenate([W.T, np.zeros((W.shape[1], hidden), np.float32)], 1)
+        apart = np.concatenate([R.T[:, :two], np.zeros((hidden, hidden), np.float32), R.T[:, two:]], 1)
+        return [wide, apart], np.concatenate([own[:two] + recurrent[:two], own[two:], recurrent[two:]])
+    if _kind(unit) == kernels.GRU_AFTER:
+        return [W.T, R.T[:, :two], R.T[:, two:]], own + recurrent
+    return [W.T, R.T], own + recurrent
 
 
 def _lower(unit: Unit, b: Builder) -> None:
@@ -81,20 +96,23 @@ def _lower(unit: Unit, b: Builder) -> None:
     states = [place(name, dirs * rows) for name in outputs[1:]]
     f32 = np.dtype(np.float32)
     for state, first in zip(states, inputs[5:7], strict=True):
-        if first and not (node.op == "GRU" and state is states[1]):
+        if first and (node.op == "LSTM" or state is states[0]):
             b.copy(b.plain(first).address, (1,), state, (1,), (dirs * rows,), f32)
         else:
             b.fill(state, f32, (dirs * rows,), (1,))
     for d, backwards in enumerate(DIRECTIONS[str(node.attrs.get("direction", "forward"))]):
-        weights, bias = _gates(unit, b, d)
+        blocks, bias = _gates(unit, b, d)
+        weights = np.concatenate([block.reshape(-1) for block in blocks])
+        peepholes = np.ascontiguousarray(b.constant(inputs[7])[d], np.float32) if inputs[7] else 0
         h, c = (Address(s.buffer, s.offset + item * d * rows) for s in states)
         b.emit(
-            kernels.recurrent_f32, width=min(b.threads, batch), x=x.address,
-            weights=np.ascontiguousarray(weights, np.float32), bias=np.ascontiguousarray(bias, np.float32),
+            kernels.recurrent_f32, width=min(b.threads, batch), x=x.address, weights=weights,
+            bias=np.ascontiguousarray(bias, np.float32), peepholes=peepholes,
             y=Address(y.buffer, y.offset + item * d * rows), h=h, c=c, work=b.workspace(item * 4 * hidden * b.threads),
-            steps=steps, batch=batch, size=size, hidden=hidden, backwards=backwards, gru=node.op == "GRU",
+            steps=steps, batch=batch, size=size, hidden=hidden, backwards=backwards, kind=_kind(unit),
+            columns=blocks[0].shape[1], own_columns=blocks[1].shape[1],
             x_step=batch * size, x_row=size, y_step=dirs * rows, y_row=hidden,
         )  # fmt: skip
 
 
-attach(Candidate("over_time", ("LSTM", "GRU"), _legal, _cost, _lower))
+attach(Candidate("over_time", ("LSTM", "GRU", "RNN"), _legal, _cost, _lower))
