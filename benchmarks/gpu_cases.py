@@ -36,8 +36,9 @@ def _normal(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
 
 
 def node(
-    op: str, x: Sequence[int], *weights: Sequence[int], name: str = "", positive: bool = False, **attrs: Any
-) -> Case:
+    op: str, x: Sequence[int], *weights: Sequence[int], name: str = "", positive: bool = False, dtype: str = "float32",
+    outputs: Sequence[str] = ("y",), **attrs: Any,
+) -> Case:  # fmt: skip
     """One node on x with constant weights of these shapes, scaled so that outputs stay near 1."""
 
     def make(rng: np.random.Generator) -> Made:
@@ -46,11 +47,12 @@ def node(
         }
         if positive:
             constants = {k: np.abs(w) + np.float32(0.5) for k, w in constants.items()}
+        constants = {k: w.astype(dtype) for k, w in constants.items()}
         graph = Graph(
-            (Node(op, ("x", *constants), ("y",), attrs, op),), (Value("x", np.dtype(np.float32), tuple(x)),),
-            (Value("y"),), constants,
+            (Node(op, ("x", *constants), tuple(outputs), attrs, op),), (Value("x", np.dtype(dtype), tuple(x)),),
+            tuple(map(Value, outputs)), constants,
         )  # fmt: skip
-        return graph, {"x": _normal(rng, x)}
+        return graph, {"x": _normal(rng, x).astype(dtype)}
 
     return Case(name or f"{op} {'x'.join(map(str, x))}", make)
 
@@ -69,14 +71,17 @@ def indexed(op: str, x: Sequence[int], *integers: Sequence[int], **attrs: Any) -
     return Case(f"{op} {'x'.join(map(str, x))}", make)
 
 
-def conv(batch: int, c: int, m: int, size: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> Case:
+def conv(
+    batch: int, c: int, m: int, size: int, kernel: int = 3, stride: int = 1, groups: int = 1, dtype: str = "float32"
+) -> Case:
     """A convolution with bias, padded so that stride 1 keeps the size."""
     pad = kernel // 2
     kind = "depthwise" if groups == c > 1 else f"{kernel}x{kernel}"
     return node(
         "Conv", (batch, c, size, size), (m, c // groups, kernel, kernel), (m,), pads=[pad] * 4,
-        strides=[stride] * 2, group=groups,
-        name=f"conv {kind}{f'/{stride}' if stride > 1 else ''} {c}->{m} {size}^2 N={batch}",
+        strides=[stride] * 2, group=groups, dtype=dtype,
+        name=f"conv {kind}{f'/{stride}' if stride > 1 else ''} {c}->{m} {size}^2 N={batch}"
+        + (f" {dtype}" if dtype != "float32" else ""),
     )  # fmt: skip
 
 
@@ -104,7 +109,7 @@ NETS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class Signal:
-    """A direct convolution in 'same' mode; batches in front of the one or two convolved axes."""
+    """A convolution in 'same' mode; batches in front of the one or two convolved axes."""
 
     x: tuple[int, ...]
     w: tuple[int, ...]
@@ -126,9 +131,9 @@ class Signal:
         lead = len(self.x) - len(self.w)
         return _normal(rng, self.x), _normal(rng, (1,) * lead + self.w)
 
-    def ours(self, x: Any, w: Any, where: str | None) -> Any:
+    def ours(self, x: Any, w: Any, where: str | None, method: str = "direct") -> Any:
         axes = tuple(range(-len(self.w), 0))
-        return sc.convolve(x, w, "same", "direct", axes=axes, device=where)
+        return sc.convolve(x, w, "same", method, axes=axes, device=where)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def _kernels(n: int, c: int, s: int) -> tuple[Case, ...]:
     """Every kernel once or more, at batch n, c channels and s x s pixels."""
     return (
         conv(n, c, 2 * c, s), conv(n, c, c, s, 1), conv(n, 3, c, s, 7, 2), conv(n, c, c, s, 3, 2),
-        conv(n, c, c, s, 3, 1, c), conv(n, c, 2 * c, s, 3, 1, 2),
+        conv(n, c, c, s, 3, 1, c), conv(n, c, 2 * c, s, 3, 1, 2), conv(n, c, 2 * c, s, dtype="float16"),
         node("Conv", (n, c, s * s), (c, c, 9), pads=[4, 4], name=f"conv 1-D {c}->{c} {s * s} N={n}"),
         node("Conv", (n, c, 5, s // 2, s // 2), (c, c, 3, 3, 3), pads=[1] * 6, name=f"conv 3-D {c}->{c} N={n}"),
         node("ConvTranspose", (n, c, s, s), (c, c, 2, 2), strides=[2, 2]),
@@ -154,6 +159,7 @@ def _kernels(n: int, c: int, s: int) -> tuple[Case, ...]:
         node("MatMul", (n, 4, s, c), (c, s)), node("Gemm", (4 * n, 8 * c), (4 * c, 8 * c), (4 * c,), transB=1),
         node("Gemm", (1, 8 * c), (8 * c, 4 * c)),
         node("MaxPool", (n, c, s, s), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        node("MaxPool", (n, c, s, s), kernel_shape=[2, 3], outputs=("y", "index"), name="MaxPool with indices"),
         node("AveragePool", (n, c, s, s), kernel_shape=[3, 3], pads=[1] * 4),
         node("GlobalAveragePool", (n, c, s, s)), node("GlobalMaxPool", (n, c, s, s)),
         indexed("ReduceSum", (n, c, s, s), [1]), indexed("ReduceLogSumExp", (n, c, s, s), [2, 3]),
