@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import multiprocessing
+import os
+import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -120,46 +121,64 @@ def _peak_nbytes() -> int:
     return 0
 
 
-def _serve(pipe: Connection, engine: str, model: str, feeds: Feeds, threads: int) -> None:
-    """An engine's process: its outputs first, then a time for every number of seconds that comes in; None ends it."""
+def serve() -> None:
+    """An engine's process: a job in, its outputs out, then a time for each number of seconds; None ends it."""
+    ask, tell = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what engines print is no answer
+
+    def answer(message: Any) -> None:
+        pickle.dump(message, tell)
+        tell.flush()
+
+    engine, *job = pickle.load(ask)
     try:
-        run = ENGINES[engine](model, feeds, threads)
-        pipe.send([np.array(a) for a in run()])
-        while (seconds := pipe.recv()) is not None:
-            pipe.send(best(run, seconds))
-        pipe.send(_peak_nbytes())
+        run = ENGINES[engine](*job)
+        answer([np.array(a) for a in run()])
+        while (seconds := pickle.load(ask)) is not None:
+            answer(best(run, seconds))
+        answer(_peak_nbytes())
+    except EOFError:  # nobody asks any more
+        pass
     except Exception as error:  # whatever an engine raises is for the parent to report
-        pipe.send(error if isinstance(error, SigconvError) else RuntimeError(f"{engine}: {error}"))
+        answer(error if isinstance(error, SigconvError) else RuntimeError(f"{engine}: {error}"))
     except KeyboardInterrupt:
         pass
 
 
 class _Worker:
+    """An engine in a new interpreter, not a `multiprocessing` one: that would import all that the caller has, too."""
+
     def __init__(self, engine: str, *job: Any) -> None:
         self.engine = engine
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine, *job), daemon=True)
-        self._process.start()
-        theirs.close()
+        command = [sys.executable, "-c", f"import {__name__} as race; race.serve()"]
+        paths = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "PYTHONSAFEPATH": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **paths}
+        )
+        self._tell((engine, *job))
+
+    def _tell(self, message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended: `ask` says so
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
 
     def ask(self, *question: Any) -> Any:
         """The next answer, after sending a question if there is one; RuntimeError if the engine failed."""
+        for q in question:
+            self._tell(q)
+        assert self._process.stdout is not None
         try:
-            for q in question:
-                self._pipe.send(q)
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            raise RuntimeError(f"{self.engine}: its process ended with code {self._process.exitcode}") from None
+            answer = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            raise RuntimeError(f"{self.engine}: its process ended with code {self._process.wait()}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.join()
-        self._pipe.close()
+        self._process.communicate()
 
 
 def race(

@@ -210,6 +210,19 @@ def test_a_race_reports_the_engine_that_fails(tmp_path: Path):
         race.race(["sigconv"], broken, {"x": np.zeros(1, np.float32)}, 1)
 
 
+def test_a_race_loads_nothing_of_its_caller(tmp_path: Path):
+    """Neither time nor memory of an engine includes the caller's script; nor need that be guarded."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\nfrom sigconv import race\nprint('once')\n"
+        "feeds = {'image': np.zeros((1, 1, 32, 32), np.float32)}\n"
+        f"result = race.race(['sigconv'], {LENET!r}, feeds, 1, rounds=1)[0]\n"
+        "print(len(result.rounds), result.peak_nbytes > 20e6)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["once", "1", "True"], done.stderr
+
+
 def test_differences():
     a = np.array([1.0, np.nan, -4.0])
     assert race.difference(a, a) == 0
