@@ -7,7 +7,7 @@ from functools import cache
 
 import onnx
 
-from sigconv.errors import ModelError, UnsupportedError
+from sigconv.errors import UnsupportedError
 from sigconv.export import opsets, scan8  # noqa: F401  (scan8 adds its step)
 from sigconv.graph.ir import Graph, Node
 from sigconv.ops.spec import Fact, lookup
@@ -98,13 +98,7 @@ def _check_signatures(graph: Graph) -> None:
         spec = lookup(node.op, node.domain)
         assert spec is not None
         spec.attributes(node.attrs, node.label)
-        given = len(node.inputs)
-        if given < spec.min_inputs or (spec.max_inputs is not None and given > spec.max_inputs):
-            most = "or more" if spec.max_inputs is None else f"to {spec.max_inputs}"
-            raise ModelError(f"{node.label} has {given} inputs, {node.op} takes {spec.min_inputs} {most}")
-        absent = [i for i in range(spec.min_inputs) if not node.inputs[i]]
-        if absent:
-            raise ModelError(f"{node.label}: required input {absent[0]} is absent")
+        spec.check_inputs(node.inputs, node.label)
         for value in node.attrs.values():
             if isinstance(value, Graph):
                 _check_signatures(value)

@@ -67,6 +67,10 @@ class Model:
         self._device: str | None = None  # None: where the feeds lie
         self._fallback: str | None = None
 
+    def __repr__(self) -> str:
+        ends = (", ".join(f"{v.name} {_show(v.shape)}" for v in values) for values in (self.inputs, self.outputs))
+        return f"<Model {self.graph.name!r}: {' -> '.join(ends)}, {len(self.graph.nodes)} nodes>"
+
     @property
     def inputs(self) -> tuple[Value, ...]:
         return self.graph.inputs

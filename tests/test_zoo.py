@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -100,6 +101,47 @@ def test_a_sequential_is_its_builder_chain() -> None:
         sc.Sequential((3, 8, 8), ("convolve", 4))
 
 
+def test_layers_without_names_are_numbered() -> None:
+    b = sc.GraphBuilder("net")
+    y = b.max_pool(b.conv(b.conv(b.input("x", ("N", 3, 8, 8)), 4, 3), 4, 3), 2)
+    model = sc.Model(b.build(b.linear(b.flatten(y), 5)))
+    assert {"conv.weight", "conv_1.weight", "linear.bias"} <= set(model.graph.constants)
+    assert repr(model) == "<Model 'net': x [N, 3, 8, 8] -> linear [N, 5], 5 nodes>"
+    lines = str(model.graph).splitlines()
+    assert lines[1] == "  input x: float32[N, 3, 8, 8]"
+    weights = "conv_1.weight: float32[4, 4, 3, 3], conv_1.bias: float32[4]"
+    assert lines[3].startswith(f"  conv_1 = Conv(conv, {weights}; group=1")
+    assert lines[-1] == "  output linear: float32[N, 5]"
+    chain = sc.Sequential((4,), ("Softmax", {"axis": 1}), "Sigmoid")
+    assert [node.op for node in chain.graph.nodes] == ["Softmax", "Sigmoid"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "message"),
+    [
+        (32, "relu", "shape is 32; it must list the sizes"),
+        ((3, 8, 8), ("conv",), "layer 0, 'conv': .* missing 2 required"),
+        ((3, 8, 8), ("conv", 4, 3, {"pad": 1}), "layer 0, 'conv': .*unexpected keyword argument 'pad'"),
+        ((3, 8, 8), "build", "layer 0 is 'build', which is no layer"),
+    ],
+)
+def test_layers_that_are_none(shape: Any, layer: Any, message: str) -> None:
+    with pytest.raises(sc.InputError, match=message):
+        sc.Sequential(shape, layer)
+
+
+def test_an_edited_graph_that_hangs_in_the_air_is_named() -> None:
+    model = sc.Sequential((4,), ("linear", 3), "relu", "relu")
+    first, second, third = model.graph.nodes
+    x = np.zeros((1, 4), np.float32)
+    with pytest.raises(sc.ModelError, match="graph output '2' is never written"):
+        sc.Model(model.graph.replace(nodes=(first, second)))(x)
+    with pytest.raises(sc.ModelError, match="reads '1', which nothing before it writes"):
+        sc.Model(model.graph.replace(nodes=(first, third)))(x)
+    with pytest.raises(sc.InputError, match="is str, the model takes float32"):
+        model("cat.jpg")
+
+
 def test_what_cannot_be_built_is_named() -> None:
     b = sc.GraphBuilder()
     x = b.input("x", ("N", 3, 8, 8))
@@ -109,6 +151,10 @@ def test_what_cannot_be_built_is_named() -> None:
         b.input("x", (1,))
     with pytest.raises(sc.ModelError, match="Relu"):
         b.op("Relu", x, slope=1.0)
+    with pytest.raises(sc.ModelError, match="has 1 inputs, Conv takes 2 to 3"):
+        b.op("Conv", x)
+    with pytest.raises(sc.InputError, match="no value is called 'z'"):
+        b.conv("z", 4, 3)
     with pytest.raises(sc.InputError, match="depth is 20; ResNet has 18"):
         sc.models.resnet(20)
 

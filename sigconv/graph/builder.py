@@ -18,7 +18,8 @@ class GraphBuilder:
     """A graph under construction: methods take value names and return the name of what they make.
 
     Weights are drawn from ``seed`` (normal, variance 2 / fan-in: He et al., 2015), biases are 0; layers name them
-    ``<name>.weight`` and ``<name>.bias`` as torch does. A node that can never be legal is a ModelError at once.
+    ``<name>.weight`` and ``<name>.bias`` as torch does. Layers without a name are numbered: conv, conv_1, conv_2.
+    A node that can never be legal is a ModelError at once.
     """
 
     def __init__(self, name: str = "graph", seed: int = 0) -> None:
@@ -50,6 +51,12 @@ class GraphBuilder:
         self._taken.add(name)
         return name
 
+    def _layer(self, name: str, usual: str) -> str:
+        """The name given, else the first of ``usual``, ``usual_1`` … of which no weight has the name."""
+        tries = (f"{usual}_{i}" if i else usual for i in range(len(self._taken) + 1))
+        owners = {taken.rsplit(".", 1)[0] for taken in self._taken}
+        return name or next(n for n in tries if n not in owners)
+
     def op(self, op: str, *inputs: str, name: str = "", domain: str = "", **attrs: Any) -> str:
         """A node of any operator with one output, in ONNX's newest form; ``""`` for an absent input."""
         unknown = [i for i in inputs if i and i not in self._facts]
@@ -64,6 +71,8 @@ class GraphBuilder:
 
     def shape(self, value: str) -> tuple[Dim, ...] | None:
         """What is known of a value's shape; None for an unknown rank."""
+        if value not in self._facts:
+            raise InputError(f"no value is called {value!r}")
         return self._facts[value].shape
 
     def _size(self, x: str, axis: int, what: str) -> int:
@@ -94,9 +103,10 @@ class GraphBuilder:
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
-        name: str = "conv",
+        name: str = "",
     ) -> str:
         """A convolution over all spatial axes; ``padding`` on every side."""
+        name = self._layer(name, "conv")
         inputs, rank = self._size(x, 1, name), self._spatial(x)
         shape = (channels, inputs // groups, *[kernel] * rank)
         weight = self._weight(name, shape, math.prod(shape[1:]))
@@ -108,21 +118,24 @@ class GraphBuilder:
         attrs |= {"dilations": (dilation,) * rank}
         return self.op("Conv", x, weight, *self._bias(name, channels, bias), name=name, group=groups, **attrs)
 
-    def conv_transpose(self, x: str, channels: int, kernel: int, *, stride: int = 1, name: str = "up") -> str:
+    def conv_transpose(self, x: str, channels: int, kernel: int, *, stride: int = 1, name: str = "") -> str:
         """A transposed convolution with bias over all spatial axes."""
+        name = self._layer(name, "up")
         inputs, rank = self._size(x, 1, name), self._spatial(x)
         weight = self._weight(name, (inputs, channels, *[kernel] * rank), inputs)
         attrs: dict[str, Any] = {"kernel_shape": (kernel,) * rank, "strides": (stride,) * rank}
         return self.op("ConvTranspose", x, weight, *self._bias(name, channels, True), name=name, **attrs)
 
-    def linear(self, x: str, features: int, *, name: str = "linear") -> str:
+    def linear(self, x: str, features: int, *, name: str = "") -> str:
         """A dense layer on (N, inputs)."""
+        name = self._layer(name, "linear")
         inputs = self._size(x, -1, name)
         weight = self._weight(name, (features, inputs), inputs)
         return self.op("Gemm", x, weight, *self._bias(name, features, True), name=name, transB=1)
 
-    def batch_norm(self, x: str, *, epsilon: float = 1e-5, name: str = "bn") -> str:
+    def batch_norm(self, x: str, *, epsilon: float = 1e-5, name: str = "") -> str:
         """Batch normalisation by running statistics."""
+        name = self._layer(name, "bn")
         size = self._size(x, 1, name)
         start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         inputs = [self.constant(f"{name}.{k}", np.full(size, v, np.float32)) for k, v in start.items()]
@@ -131,8 +144,9 @@ class GraphBuilder:
     def relu(self, x: str, *, name: str = "relu") -> str:
         return self.op("Relu", x, name=name)
 
-    def max_pool(self, x: str, kernel: int, stride: int, padding: int = 0, *, name: str = "pool") -> str:
-        rank = self._spatial(x)
+    def max_pool(self, x: str, kernel: int, stride: int | None = None, padding: int = 0, *, name: str = "pool") -> str:
+        """The largest value of each window; the stride is the window's size where none is given."""
+        rank, stride = self._spatial(x), stride or kernel
         attrs: dict[str, Any] = {
             "kernel_shape": (kernel,) * rank,
             "strides": (stride,) * rank,

@@ -44,9 +44,13 @@ def infer(
     """
     facts = input_facts(graph, shapes)
     for node in graph.nodes:
+        if lost := [name for name in node.inputs if name and name not in facts]:
+            raise ModelError(f"{node.label} reads {lost[0]!r}, which nothing before it writes")
         facts.update(node_facts(node, facts, limit))
     for value in graph.outputs:
-        found = facts.get(value.name, Fact()).dtype
+        if value.name not in facts:
+            raise ModelError(f"graph output {value.name!r} is never written")
+        found = facts[value.name].dtype
         if found is not None and value.dtype is not None and found != value.dtype:  # float64 == None in NumPy
             raise ModelError(f"graph output {value.name!r} is said to be {value.dtype}, what is computed is {found}")
     return facts
@@ -81,6 +85,7 @@ def _bind(value: Value, shape: Shape) -> Shape:
 def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHMETIC) -> dict[str, Fact]:
     """The facts of the node's outputs, by name."""
     spec = spec_of(node)
+    spec.check_inputs(node.inputs, node.label)
     given = [facts.get(name, Fact()) if name else None for name in node.inputs]
     try:
         attrs = {k: partial(body_facts, v, limit=limit) if isinstance(v, Graph) else v for k, v in node.attrs.items()}

@@ -48,12 +48,20 @@ class Node:
         return replace(self, **changes)
 
 
+def _brief(value: Any) -> str:
+    """An attribute in a line of text: of an array or a sub-graph what it is, not what it holds."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    return f"<{len(value.nodes)} nodes>" if isinstance(value, Graph) else repr(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
     """Nodes in topological order between named inputs and outputs.
 
-    ``constants`` are read-only arrays by name; ``values`` holds what is known of intermediate tensors (optional hints);
-    ``opset`` is the ai.onnx version the node forms follow; ``metadata`` is carried through untouched.
+    ``print`` shows a node a line. ``constants`` are read-only arrays by name; ``values`` holds what is known of
+    intermediate tensors (optional hints); ``opset`` is the ai.onnx version the node forms follow; ``metadata`` is
+    carried through untouched.
     """
 
     nodes: tuple[Node, ...]
@@ -67,6 +75,26 @@ class Graph:
 
     def replace(self, **changes: Any) -> Graph:
         return replace(self, **changes)
+
+    def __str__(self) -> str:
+        """Inputs, nodes and outputs, a line each; of constants the shape."""
+
+        def named(name: str) -> str:
+            array = self.constants.get(name)
+            return name if array is None else f"{name}: {array.dtype}{list(array.shape)}"
+
+        def end(value: Value) -> str:
+            shape = "" if value.shape is None else "[" + ", ".join(map(str, value.shape)) + "]"
+            return f"{value.name}: {value.dtype or 'unknown'}{shape}"
+
+        lines = [f"graph {self.name!r}, opset {self.opset}", *(f"  input {end(v)}" for v in self.inputs)]
+        for node in self.nodes:
+            attrs = ", ".join(f"{k}={_brief(v)}" for k, v in node.attrs.items())
+            lines.append(
+                f"  {', '.join(node.outputs)} = {node.domain + '::' if node.domain else ''}{node.op}"
+                f"({', '.join(map(named, node.inputs))}{'; ' if attrs else ''}{attrs})"
+            )
+        return "\n".join([*lines, *(f"  output {end(v)}" for v in self.outputs)])
 
     def producers(self) -> dict[str, Node]:
         """The node that writes each value."""

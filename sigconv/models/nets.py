@@ -33,17 +33,23 @@ def Sequential(shape: Sequence[int], *layers: str | tuple[Any, ...], seed: int =
     """A chain of layers on inputs of (N, *shape).
 
     A layer is the name of a `GraphBuilder` method, or a tuple of it, its arguments and perhaps a dict of keywords:
-    ``("conv", 16, 3, {"padding": 1})``. Weights are named ``0.weight``, ``0.bias`` … by the layer's place, as torch's.
+    ``("conv", 16, 3, {"padding": 1})``; or that of an operator of one input, ``("Softmax", {"axis": 1})``.
+    Weights are named ``0.weight``, ``0.bias`` … by the layer's place, as torch's.
     """
+    if isinstance(shape, int) or not all(isinstance(d, (int, str)) for d in shape):
+        raise InputError(f"shape is {shape!r}; it must list the sizes of one input, such as (3, 224, 224)")
     b = GraphBuilder("sequential", seed)
     x = b.input("x", ("N", *shape))
     for i, layer in enumerate(layers):
         method, *arguments = (layer,) if isinstance(layer, str) else layer
         keywords = arguments.pop() if arguments and isinstance(arguments[-1], dict) else {}
-        make = getattr(b, method, None)
+        make = partial(b.op, method) if method[:1].isupper() else getattr(b, method, None)  # operators have capitals
         if method.startswith("_") or method in ("input", "constant", "build", "shape", "op") or make is None:
             raise InputError(f"layer {i} is {method!r}, which is no layer of GraphBuilder")
-        x = make(x, *arguments, **{"name": str(i), **keywords})
+        try:
+            x = make(x, *arguments, **{"name": str(i), **keywords})
+        except TypeError as e:  # of the call: an argument too few, or an unknown keyword
+            raise InputError(f"layer {i}, {method!r}: {e}") from None
     return model(b.build(x), None)
 
 

@@ -80,6 +80,16 @@ class OpSpec:
             raise ModelError(f"{label or self.name}: required attribute {', '.join(missing)} is missing")
         return full
 
+    def check_inputs(self, names: Sequence[str], label: str) -> None:
+        """ModelError unless there are as many as the operator takes, the required ones among them."""
+        given = len(names)
+        if given < self.min_inputs or (self.max_inputs is not None and given > self.max_inputs):
+            most = "or more" if self.max_inputs is None else f"to {self.max_inputs}"
+            raise ModelError(f"{label} has {given} inputs, {self.name} takes {self.min_inputs} {most}")
+        absent = [i for i in range(self.min_inputs) if not names[i]]
+        if absent:
+            raise ModelError(f"{label}: required input {absent[0]} is absent")
+
     def evaluate(
         self, inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any], n_outputs: int = 1
     ) -> tuple[np.ndarray, ...]:

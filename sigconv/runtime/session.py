@@ -44,6 +44,9 @@ def as_array(name: str, given: Any, dtype: np.dtype[Any] | None, shape: object) 
         raise InputError(f"input {name!r} is no array of {dtype}: {e}") from e
     if dtype is None or array.dtype == dtype:
         return array
+    if array.dtype.kind in "OUS" and dtype.kind != "O":
+        what = "str" if isinstance(given, str) else array.dtype.name
+        raise InputError(f"input {name!r} is {what}, the model takes {dtype} of shape {shape}")
     if array.dtype.newbyteorder("=") != dtype:
         raise wrong_dtype(name, array.dtype.name, dtype.name)
     return array.astype(dtype)
