@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def mark(args, thread, threads):
         atomic.pause()
     atomic.atomic_add(a.shares + 8 * thread, 1)
     shares[1, thread] = threads
+
+
+@kernel(MARK)
+def lag(args, thread, threads):
+    """The leader's share, the last, is done at once; the others last some 2 ms, as if the system held them up."""
+    if thread < threads - 1:
+        end = atomic.read_clock() + atomic.TICKS_PER_SECOND // 500
+        while atomic.read_clock() < end:
+            atomic.pause()
 
 
 @kernel(MIX)
@@ -235,6 +245,28 @@ def test_oversubscribed_machine(team: Team) -> None:
             hog.wait()
     chain.check(8)
     assert together < 3 * alone
+
+
+def test_rests_grow_while_workers_are_held_up(team: Team) -> None:
+    steps = np.zeros(1, STEP)
+    steps["kernel"], steps["width"], steps["fence"] = lag.address, 2, 1
+    prepared = Prepared(steps, team)
+
+    def held_up() -> int:
+        """Ticks of the rest that follows when a worker is next held up."""
+        until, end = team.words[native.REST // 8], time.monotonic() + 20
+        while team.words[native.REST // 8] == until:
+            assert time.monotonic() < end, "no worker ever came"
+            prepared.run(2)
+        assert team.rests
+        return int(team.words[native.RESTED // 8])
+
+    rests = [held_up() for _ in range(4)]
+    assert rests[0] >= 4 * atomic.TICKS_PER_SECOND // 500
+    assert all(b >= 2 * a or b >= atomic.TICKS_PER_SECOND // 2 for a, b in itertools.pairwise(rests))
+    time.sleep(2.5 * rests[-1] / atomic.TICKS_PER_SECOND)  # the rest, and as long again without trouble
+    assert not team.rests
+    assert held_up() < rests[-1]
 
 
 def test_idle_workers_sleep(team: Team) -> None:

@@ -99,6 +99,10 @@ if sys.platform == "win32":
     ctypes.windll.kernel32.QueryPerformanceFrequency(ctypes.byref(_frequency))
     TICKS_PER_SECOND = _frequency.value
 
+    def ticks() -> int:
+        """What `read_clock` reads."""
+        return int(time.perf_counter() * TICKS_PER_SECOND)
+
     @intrinsic
     def read_clock(typingctx):
         """A monotonic clock in ticks."""
@@ -113,6 +117,10 @@ if sys.platform == "win32":
 
 else:
     TICKS_PER_SECOND = 1_000_000_000
+
+    def ticks() -> int:
+        """What `read_clock` reads."""
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     @intrinsic
     def read_clock(typingctx):

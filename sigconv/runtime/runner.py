@@ -54,7 +54,7 @@ class Prepared:
         start = time.perf_counter()
         if start - self._end > self._team.spin:
             self._alone = 0.0  # they would be asleep again by the next run
-        if self._alone + self._last >= _WAKING_SECONDS:
+        if self._alone + self._last >= _WAKING_SECONDS and not self._team.rests:
             self._team.wake(threads - 1)
             self._alone = 0.0
             self._record["patience"] = self._patience

@@ -55,6 +55,11 @@ class Team:
         self._growing = threading.Lock()
         self._limit = MAX_WORKERS
 
+    @property
+    def rests(self) -> bool:
+        """Whether runs work alone for now: the system took a worker off its core while one waited for it."""
+        return atomic.ticks() < int(self.words[native.REST // 8])
+
     def wake(self, helpers: int) -> None:
         """Have ``helpers`` workers awake soon; starts those that do not exist yet. Does not wait for them."""
         if self.words[native.STOP // 8]:

@@ -8,7 +8,8 @@ A worker owns one word, its state, and the only transitions are
     OFFERED -> READY         leader: takes the share back and does it itself, by compare-and-swap
     WORKING -> READY         worker: has done the share
 Hence each share is done exactly once, and the leader only ever waits for a worker that is at work. If the system takes
-such a worker off its core, the leader is held up; it then goes on alone for several times as long.
+such a worker off its core, the leader is held up; it then goes on alone for several times as long,
+and for longer each time while that goes on.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ SERVE = np.dtype([("team", np.int64), ("worker", np.int64), ("spin", np.int64)])
 
 LINE = 128  # bytes: two cache lines, since cores fetch them in pairs
 STOP, WORKERS = 0, 8  # byte offsets in the first line of a team: leave now; how many workers have a line
-LEADER, REST = LINE, LINE + 8  # in the second line: whether a run has the team; the time until which it works alone
+LEADER, REST = LINE, LINE + 8  # in the second line: whether a run has the team; the time until which it works alone,
+RESTED = LINE + 16  # and for how long it was to
 FIRST_WORKER = 2 * LINE
 
 STATE, STEPS, FIRST, LAST, THREAD, THREADS = range(0, 48, 8)  # byte offsets in a worker's line
@@ -48,6 +50,7 @@ AWAY, READY, OFFERED, WORKING = range(4)
 
 _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
 _REST_FACTOR = 4  # rest this many times as long as a worker held the leader up: a run loses at most a quarter so
+_LONGEST_REST = TICKS_PER_SECOND // 2  # while it happens again and again, each rest is twice as long, up to this
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
@@ -118,7 +121,11 @@ def _execute_together(team, steps, first, last, limit):
     if spins >= _GLANCE:
         now = read_clock()
         if now - done > done - start + _PATIENCE:
-            atomic_store(team + REST, now + _REST_FACTOR * (now - done))
+            rest, before = _REST_FACTOR * (now - done), _word(team + RESTED)
+            if now < _word(team + REST) + before:
+                rest = max(rest, min(2 * before, _LONGEST_REST))
+            atomic_store(team + RESTED, rest)
+            atomic_store(team + REST, now + rest)
 
 
 @inline
