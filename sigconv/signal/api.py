@@ -199,24 +199,31 @@ def convolve(
     >>> convolve([1, 2, 3, 4], [1, 1, 1], mode='same', boundary='wrap')
     array([7, 6, 9, 8])
     """
+    plain = (
+        out is None
+        and dtype is None
+        and axes is None
+        and workers is None
+        and max_workspace is None
+        and boundary == "fill"
+        and type(fillvalue) is int
+        and fillvalue == 0
+        and nan_policy == "propagate"
+        and method in _SUMS
+    )
+    if plain and device is None:
+        y = quick.run(in1, in2, mode, "fill", True, False, _default_threads())
+        if y is not None:
+            return y
     if _on_device(in1, in2, device):
         return _there(
             in1, in2, mode, method, True, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
             nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
         )  # fmt: skip
-    if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
-        if (
-            boundary == "fill"
-            and type(fillvalue) is int
-            and fillvalue == 0
-            and nan_policy == "propagate"
-            and method in _SUMS
-        ):
-            y = short.convolve(in1, in2, mode)
-            if y is None:
-                y = quick.run(in1, in2, mode, "fill", convolves=True, threads=_default_threads())
-            if y is not None:
-                return y
+    if plain:
+        y = short.convolve(in1, in2, mode)
+        if y is not None:
+            return y
     product = _scalars(
         convolve, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
         nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
@@ -256,24 +263,31 @@ def correlate(
     >>> correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
+    plain = (
+        out is None
+        and dtype is None
+        and axes is None
+        and workers is None
+        and max_workspace is None
+        and boundary == "fill"
+        and type(fillvalue) is int
+        and fillvalue == 0
+        and nan_policy == "propagate"
+        and method in _SUMS
+    )
+    if plain and device is None:
+        y = quick.run(in1, in2, mode, "fill", False, False, _default_threads())
+        if y is not None:
+            return y
     if _on_device(in1, in2, device):
         return _there(
             in1, in2, mode, method, False, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
             nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
         )  # fmt: skip
-    if out is None and dtype is None and axes is None and workers is None and max_workspace is None:
-        if (
-            boundary == "fill"
-            and type(fillvalue) is int
-            and fillvalue == 0
-            and nan_policy == "propagate"
-            and method in _SUMS
-        ):
-            y = short.correlate(in1, in2, mode)
-            if y is None:
-                y = quick.run(in1, in2, mode, "fill", convolves=False, threads=_default_threads())
-            if y is not None:
-                return y
+    if plain:
+        y = short.correlate(in1, in2, mode)
+        if y is not None:
+            return y
     product = _scalars(
         correlate, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
         nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
@@ -340,6 +354,11 @@ def oaconvolve(
 def _two_dimensional(
     in1: Any, in2: Any, mode: str, boundary: str, fillvalue: Any, method: str, convolves: bool, device: str | None
 ) -> Any:
+    plain = type(fillvalue) is int and fillvalue == 0 and method in _SUMS
+    if plain and device is None and type(in1) is np.ndarray and in1.ndim == 2:
+        y = quick.run(in1, in2, mode, boundary, convolves, not convolves, _default_threads())
+        if y is not None:
+            return y
     name = "convolve2d" if convolves else "correlate2d"
     if _on_device(in1, in2, device):
         if len(in1.shape) != 2 or len(in2.shape) != 2:
@@ -348,11 +367,6 @@ def _two_dimensional(
         return _there(in1, in2, mode, method, convolves, **options)
     if np.ndim(in1) != 2 or np.ndim(in2) != 2:
         raise ValueError(f"{name} inputs must both be 2-D arrays, got {np.ndim(in1)} and {np.ndim(in2)} axes")
-    if type(fillvalue) is int and fillvalue == 0 and method in _SUMS:
-        threads = _default_threads()
-        y = quick.run(in1, in2, mode, boundary, convolves=convolves, late_centre=not convolves, threads=threads)
-        if y is not None:
-            return y
     problem = problems.make(
         in1, in2, mode, convolves=convolves, boundary=boundary, fillvalue=fillvalue, late_centre=not convolves,
         strict=True,

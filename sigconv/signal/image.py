@@ -29,14 +29,14 @@ class Plan:
 
     def __init__(self, values: dict[str, int], kind: kernels.Variant, shares: int, threads: int) -> None:
         self.values, self.kind, self.shares, self.threads = values, kind, shares, threads
-        self.desks: list[_Desk] = []
+        self.desks: list[Desk] = []
 
     def run(self, x: Array, w: Array, line: Array | None, y: Array, fillvalue: Any = 0) -> bool:
         """Correlate arrays of the shapes, strides and types it was made for; False: a tap is not finite."""
         try:
             desk = self.desks.pop()
         except IndexError:
-            desk = _Desk(self)
+            desk = Desk(self)
         desk.w[...] = w
         if line is not None:
             desk.line[...] = line
@@ -49,7 +49,9 @@ class Plan:
         return finite
 
 
-class _Desk:
+class Desk:
+    """The record of one call at a time, and what its addresses point at."""
+
     def __init__(self, plan: Plan) -> None:
         from sigconv.kernels.cpu import image
 

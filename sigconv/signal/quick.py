@@ -6,7 +6,9 @@ decided once, and a call with such arrays again is one look-up and one native ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,47 +19,104 @@ from sigconv.signal.problem import Array
 REMEMBERED = 256
 """Kinds of calls that are kept."""
 
+HEAD = object.__basicsize__
+"""Bytes of a Python object before what its type adds."""
 
-@dataclass(frozen=True, slots=True)
+_ZERO, _ONE = ctypes.c_int64(0), ctypes.c_int64(1)
+_SHORT, _LONG = ctypes.PYFUNCTYPE(None), ctypes.CFUNCTYPE(None)
+"""The first keeps the GIL. Arguments come as ctypes objects: nothing is left to convert."""
+
+
 class _Call:
-    """A call by the direct method: the native one, how to turn the taps, and the result's shape and type."""
+    """A call by the direct method: the native one, where the taps are in the kernel, the result's shape and type."""
 
-    plan: image.Plan
-    flip: tuple[slice, ...]
-    taps: tuple[int, ...]
-    count: tuple[int, ...]
-    dtype: np.dtype[Any]
+    def __init__(self, plan: image.Plan, w: Array, turned: bool, count: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.plan, self.count, self.dtype = plan, count, dtype
+        taps = plan.values["J"], plan.values["K"]
+        long = [s for k, s in zip(w.shape, w.strides, strict=True) if k > 1]
+        steps = [long.pop(0) if k > 1 else 0 for k in taps]
+        first = sum((k - 1) * s for k, s in zip(taps, steps, strict=True)) if turned else 0
+        self.layout = dict(
+            head=HEAD, first=first, w_row=-steps[0] if turned else steps[0], w_column=-steps[1] if turned else steps[1],
+            J=taps[0], K=taps[1], item=w.itemsize,
+        )  # fmt: skip
+        self.desks: list[_Desk] = []
+
+    def run(self, x: Array, w: Array) -> Array | None:
+        """The result; None: an address is not aligned, or a tap not finite."""
+        y = np.empty(self.count, self.dtype)
+        try:
+            desk = self.desks.pop()
+        except IndexError:
+            desk = _Desk(self)
+        objects = desk.objects
+        objects[0], objects[1], objects[2] = id(x), id(w), id(y)
+        desk.call(desk.address, _ZERO, _ONE)
+        words = desk.image.words
+        if self.plan.threads > 1 and words[desk.finite]:
+            kernels.call_one(desk.image.kernel, desk.image.address, self.plan.threads, self.plan.shares)
+        finite = words[desk.finite]
+        self.desks.append(desk)
+        return y if finite else None
+
+
+class _Desk:
+    """The records of one call at a time."""
+
+    def __init__(self, call: _Call) -> None:
+        from sigconv.kernels.cpu import arrays
+
+        self.image = image.Desk(call.plan)
+        self.finite = self.image.finite
+        self._record = np.zeros(1, arrays.ARGS)
+        addresses = dict(taps=image.address_of(self.image.w), record=self.image.address)
+        alone = dict(kernel=self.image.kernel if call.plan.threads == 1 else 0)
+        for name, value in (call.layout | addresses | alone).items():
+            self._record[name] = value
+        self.objects = memoryview(self._record.view(np.int64).data)
+        self.address = ctypes.c_void_p(image.address_of(self._record))
+        self.call = (_LONG if call.plan.shares > 1 else _SHORT)(arrays.call.address)
+        self.call.argtypes = None  # type: ignore[assignment]
 
 
 _calls: dict[tuple[Any, ...], _Call | None] = {}
 
 
 def run(
-    in1: Any, in2: Any, mode: str, boundary: str, *, convolves: bool, late_centre: bool = False, threads: int = 1
+    in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool = False, threads: int = 1
 ) -> Array | None:
-    """The result; None: somebody else has to look at these arguments."""
+    """The result; None: somebody else has to look at these arguments.
+
+    ``threads``: the same in all calls of a process.
+    """
     if type(in1) is not np.ndarray or type(in2) is not np.ndarray:
         return None
-    key = (
-        *(in1.shape, in1.strides, in1.dtype, in2.shape, in2.dtype),
-        *(mode, boundary, convolves, late_centre, threads, in1.flags.aligned),
-    )
+    x_type, w_type = in1.dtype, in2.dtype
+    key = (in1.shape, in1.strides, x_type, in2.shape, in2.strides, w_type, mode, boundary, convolves, late_centre)
     try:
         call = _calls[key]
     except (KeyError, TypeError):
         if len(_calls) >= REMEMBERED:
             _calls.clear()
         call = _calls[key] = _make(in1, in2, mode, boundary, convolves, late_centre, threads)
-    if call is None:
-        return None
-    y = np.empty(call.count, call.dtype)
-    return y if call.plan.run(in1, in2[call.flip].reshape(call.taps), None, y) else None
+    return None if call is None else call.run(in1, in2)
+
+
+@functools.cache
+def _knows_arrays() -> bool:
+    """Whether an array object of this Python and this NumPy is what `sigconv.kernels.cpu.arrays` takes it for."""
+    a = np.arange(3.0)
+    if sys.implementation.name != "cpython":
+        return False
+    return ctypes.c_void_p.from_address(id(a) + HEAD).value == a.__array_interface__["data"][0]
 
 
 def _make(
     in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int
 ) -> _Call | None:
-    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not in1.flags.aligned:
+    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not _knows_arrays():
+        return None
+    if not (in1.flags.aligned and in2.flags.aligned):
         return None
     if not in1.ndim or in1.ndim != in2.ndim or 0 in in1.shape or 0 in in2.shape:
         return None
@@ -78,5 +137,4 @@ def _make(
     plan = image.plan(in1.shape, in1.strides, in2.shape, first, task.count, task.boundary, kind, False, threads)
     if plan is None:
         return None
-    flip = problem.flipper(task.conv) if convolves else (slice(None),) * in2.ndim
-    return _Call(plan, flip, (plan.values["J"], plan.values["K"]), task.count, task.dtype)
+    return _Call(plan, in2, convolves, task.count, task.dtype)
