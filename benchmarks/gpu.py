@@ -30,6 +30,7 @@ from sigconv.planner.compile import compile_graph
 from sigconv.planner.lower.cuda import compile_cuda
 from sigconv.runtime import device
 from sigconv.runtime.cuda import CudaSession
+from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session
 from sigconv.text import table
 
@@ -77,17 +78,20 @@ def _poison(session: CudaSession) -> None:
     session.stream.synchronize()
 
 
+def algorithms(program: Program) -> list[str]:
+    """All that can run some unit of the program's graph, by name."""
+    picked = {row.algorithm for row in program.rows}
+    others = {name for row in program.rows for name, why in row.rejected if why.startswith("predicted")}
+    return sorted((picked | others) - {"numpy"})
+
+
 def check_case(case: cases.Case, rng: np.random.Generator) -> Iterable[dict[str, Any]]:
-    """A row for every candidate that can run the case's first unit."""
+    """A row for every algorithm that can run the case."""
     graph, feeds = case.make(rng)
     shapes = {k: a.shape for k, a in feeds.items()}
     want = Session(compile_graph(graph, shapes, cases.threads(), tolerance=0)).run(feeds)
     options: dict[str, Any] = dict(tolerance=1.0, capability=device.capability())
-    first = compile_cuda(graph, shapes, **options)
-    names = {r.algorithm for r in first.rows[:1]} | {
-        name for r in first.rows[:1] for name, why in r.rejected if why.startswith("predicted")
-    }
-    for name in sorted(names - {"numpy"}):
+    for name in algorithms(compile_cuda(graph, shapes, **options)):
         session = CudaSession(compile_cuda(graph, shapes, only={name}, **options))
         allowed = max(TOLERANCE, *(ERRORS.get(r.algorithm, 0.0) for r in session.program.rows))
         _poison(session)
@@ -110,7 +114,7 @@ def check_all(sizes: cases.Sizes, rng: np.random.Generator, clock: Clock) -> lis
             rows += check_case(case, rng)
         except Exception as error:
             rows.append({"case": case.name, "algorithm": "-", "ok": False, "error": peers.failure(error)})
-    for signal in sizes.signals:
+    for signal in (*sizes.signals, *cases.DOUBLE):
         rows += [_check_signal(signal.small(), method, rng) for method in methods()]
     for row in rows:
         if row["ok"] is False:

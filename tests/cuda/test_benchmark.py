@@ -7,6 +7,8 @@ import json
 import pytest
 
 from benchmarks import gpu
+from sigconv.kernels.cuda.jit import KERNELS
+from sigconv.runtime.program import Launch
 
 
 def test_the_command_checks_times_and_writes(tmp_path, capsys):
@@ -21,9 +23,23 @@ def test_the_command_checks_times_and_writes(tmp_path, capsys):
     assert "wrong" in capsys.readouterr().out
 
 
+def test_every_kernel_is_among_the_checks(rng):
+    """Those of tiny sizes, whose programs are made and not run."""
+    seen = {"correlate_rows_f32", "correlate_planes_f32", "correlate_rows_f64", "correlate_planes_f64"}  # the signals
+    options = dict(tolerance=1.0, capability=(9, 0))
+    for case in gpu.cases.TINY.checks:
+        graph, feeds = case.make(rng)
+        shapes = {k: a.shape for k, a in feeds.items()}
+        for name in gpu.algorithms(gpu.compile_cuda(graph, shapes, **options)):
+            program = gpu.compile_cuda(graph, shapes, only={name}, **options)
+            seen.update(step.kernel.name for step in program.steps if isinstance(step, Launch))
+    assert sorted(set(KERNELS) - seen) == []
+
+
 def test_a_wrong_result_is_found(monkeypatch, tmp_path):
     sizes = gpu.cases.TINY
-    few = gpu.cases.Sizes(sizes.checks[:1], (), (), (), sizes.signals[:1])
+    softmax = tuple(c for c in sizes.checks if c.name.startswith("Softmax"))
+    few = gpu.cases.Sizes(softmax, (), (), (), sizes.signals[:1])
     monkeypatch.setattr(gpu.cases, "TINY", few)
     right = gpu._difference
     monkeypatch.setattr(gpu, "_difference", lambda got, want: right(got + 1e-3, want))
