@@ -13,12 +13,12 @@ from sigconv.runtime.program import Launch
 
 def test_the_command_checks_times_and_writes(tmp_path, capsys):
     target = tmp_path / "gpu.json"
-    assert gpu.main(["--tiny", "--budget", "8", "--output", str(target)]) == 0
+    assert gpu.main(["--tiny", "--budget", "3", "--output", str(target)]) == 0
     document = json.loads(target.read_text())
     assert document["simulated"]
     done = [c for c in document["checks"] if c["ok"]]
     assert done
-    assert all(c["difference"] <= gpu.TOLERANCE for c in done)
+    assert all(c["difference"] <= max(gpu.TOLERANCE, gpu.ERRORS.get(c["algorithm"], 0)) for c in done)
     assert len({c["case"] for c in document["checks"]}) > 30  # those that there was no time for are listed
     assert "wrong" in capsys.readouterr().out
 
