@@ -9,7 +9,10 @@ entries times counts; `sigconv.signal.methods` says which.
                          cannot; mac_across behind which whole rows lie
     row                  a row that an output row reads
     move[type]           an output, read and written
-    transform[type]      a transform, of n * log2(n), in the nearest cache; transform_far[type] what comes on top
+    grid[type]           a block of our own transforms, there and back, for each number, of log2(numbers);
+                         grid_number[type] of 1, grid_far[type] what comes on top beyond every cache
+    grid_row             a row of a block
+    transform[type]      a library's transform, of n * log2(n), in the nearest cache; transform_far[type] comes on top
                          beyond every cache, in between a share of it
     spectrum[type]       a product of spectra with what surrounds it, for a real number
     tiling[type]         cutting and joining blocks, for a real number and each axis after the first

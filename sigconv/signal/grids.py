@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.lines import LINE, on_line, whole, zeros
+from sigconv.signal.costs import COSTS, Costs
 from sigconv.signal.problem import Array
 
 LONGEST = 1 << 23
@@ -124,6 +125,11 @@ def _shape(lengths: tuple[int, ...], char: str) -> tuple[int, int] | None:
     return shape if _steps(shape[0]) and _steps(shape[1] // lanes(number)) else None
 
 
+def has(lengths: Sequence[int], char: str) -> bool:
+    """Whether there is a grid for blocks of these lengths."""
+    return len(lengths) > 0 and _shape(tuple(lengths), char) is not None
+
+
 @functools.lru_cache(1024)
 def next_lengths(needed: tuple[int, ...], char: str) -> tuple[int, ...] | None:
     """The smallest lengths from those ``needed`` on that have a grid; None where a library's are better."""
@@ -158,11 +164,18 @@ def block_lengths(shapes: tuple[tuple[int, int], ...], char: str) -> tuple[int, 
     return best
 
 
-def seconds(lengths: tuple[int, ...], tasks: int, char: str) -> float:
+NEAR_POWER, FAR_POWER = 18, 24
+"""Powers of two of a grid's bytes between which it leaves the second cache, then every cache."""
+
+
+def seconds(lengths: tuple[int, ...], tasks: float, char: str, costs: Costs = COSTS) -> float:
     """Predicted time of ``tasks`` blocks."""
-    points = math.prod(lengths)
-    nbytes = points * np.dtype(char).itemsize
-    return tasks * (1e-6 + points * max(math.log2(points) - 4, 4) * 1e-10 * (1 + nbytes / (1 << 21)))
+    shape, kind, points = _shape(lengths, char), np.dtype(char).name, math.prod(lengths)
+    assert shape is not None
+    far = (math.log2(points * np.dtype(char).itemsize) - NEAR_POWER) / (FAR_POWER - NEAR_POWER)
+    number = math.log2(points) * costs["grid"][kind] + costs["grid_number"][kind]
+    number += min(max(far, 0.0), 1.0) * costs["grid_far"][kind]
+    return float(tasks * (points * number + shape[0] * costs["grid_row"]))
 
 
 @functools.lru_cache(64)

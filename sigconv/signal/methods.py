@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.signal import direct, fft, kernels, nan, separable
+from sigconv.signal import direct, fft, grids, kernels, nan, separable
 from sigconv.signal.costs import COSTS, Costs
 from sigconv.signal.problem import Array, Problem
 
@@ -185,6 +185,8 @@ def _fft_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     dtype, axes = fft.transform_dtype(problem), fft.transformed_axes(problem)
     kind = _KINDS.get(dtype.char, "complex128")
     sizes = fft.sizes_of(problem, axes)
+    if grids.has(sizes, dtype.char):
+        return float(costs["call"]["fft"] + _grid_seconds(problem, axes, sizes, 1, costs))
     points = math.prod(sizes)
     others = [(n, k) for a, (n, k) in enumerate(zip(problem.x.shape, problem.w.shape, strict=True)) if a not in axes]
     batch_x, batch_w, batch = (
@@ -192,6 +194,12 @@ def _fft_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     )
     seconds = transform_seconds(sizes, batch_x + batch_w + batch, kind, dtype.itemsize, costs)
     return float(costs["call"]["fft"] + seconds + batch * points * costs["spectrum"][kind])
+
+
+def _grid_seconds(problem: Problem, axes: Sequence[int], lengths: tuple[int, ...], blocks: int, costs: Costs) -> float:
+    """Of transforms of our own; a kernel's way takes half of a block's."""
+    batch, kernels = (math.prod(n for a, n in enumerate(v) if a not in axes) for v in (problem.count, problem.w.shape))
+    return grids.seconds(lengths, batch * blocks + kernels / 2, fft.transform_dtype(problem).char, costs)
 
 
 def _blocks(problem: Problem, axis: int, step: int) -> int:
@@ -208,6 +216,8 @@ def _oa_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     lengths = fft.block_sizes(problem)
     points = math.prod(lengths)
     blocks = math.prod(_blocks(problem, a, n - problem.w.shape[a] + 1) for a, n in zip(axes, lengths, strict=True))
+    if grids.has(lengths, dtype.char):
+        return float(costs["call"]["oa"] + _grid_seconds(problem, axes, lengths, blocks, costs))
     batch = math.prod(n for a, n in enumerate(problem.count) if a not in axes)
     seconds = transform_seconds(lengths, 2 * blocks * batch + 1, kind, dtype.itemsize, costs)
     handling = costs["spectrum"][kind] + costs["tiling"][kind] * (len(axes) - 1)
