@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
+import sigconv as sc
 from sigconv.export import opsets
 from sigconv.export.reader import read
 from sigconv.graph.interpret import interpret
@@ -289,6 +290,17 @@ def test_a_group_norm_of_opset_18_with_any_number_of_channels() -> None:
     for dim in model.graph.input[0].type.tensor_type.shape.dim:
         dim.Clear()
     np.testing.assert_array_equal(interpret(read(model), X)["y"], want)
+
+
+def test_a_resize_of_opset_11_is_told_its_zero_length_inputs_at_run_time() -> None:
+    feeds = {**X, "roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.int64([2, 6, 7, 3])}
+    model = model_of([node("Resize", "x roi scales sizes", mode="linear")], feeds, opset=11)
+    want = sc.load(model).run(feeds)["y"]
+    assert want.shape == (2, 6, 7, 3)
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
+    np.testing.assert_array_equal(sc.load(model).run(feeds)["y"], want)
 
 
 def test_batch_norm_with_statistics_nobody_reads_is_inference() -> None:

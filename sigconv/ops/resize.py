@@ -202,12 +202,12 @@ def resize_taps(
     return indices, weights
 
 
-def _given(facts: Facts, i: int) -> tuple[bool, np.ndarray | None]:
-    """Whether optional input ``i`` is given (an empty tensor is not), and its constant value."""
+def _given(facts: Facts, i: int) -> tuple[bool | None, np.ndarray | None]:
+    """Whether optional input ``i`` is given (an empty tensor is not; None: its length is open), and its value."""
     found = facts[i] if i < len(facts) else None
     if found is None or (found.shape is not None and 0 in found.shape):
         return False, None
-    return True, found.value
+    return True if found.static else None, found.value
 
 
 def _infer_resize(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
@@ -215,7 +215,7 @@ def _infer_resize(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     check_choice(attrs["coordinate_transformation_mode"], COORDINATE_MODES, "coordinate_transformation_mode")
     check_choice(attrs["nearest_mode"], tuple(ROUNDING), "nearest_mode")
     x, (has_scales, scales), (has_sizes, sizes) = fact(facts, 0), _given(facts, 2), _given(facts, 3)
-    if has_scales == has_sizes:
+    if has_scales == has_sizes is not None:
         raise ModelError(f"exactly one of scales and sizes must be given, but {'both' if has_scales else 'none'} are")
     if x.shape is None:
         return [Fact(x.dtype)]
