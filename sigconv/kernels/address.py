@@ -22,6 +22,12 @@ def as_pointer(typingctx, address, dtype):
 
 
 @intrinsic
+def address_of(typingctx, pointer):
+    """The int64 address in a pointer."""
+    return types.int64(pointer), lambda context, builder, signature, args: builder.ptrtoint(args[0], ir.IntType(64))
+
+
+@intrinsic
 def item_bytes(typingctx, dtype):
     """Bytes of one element of ``dtype``."""
     size = np.dtype(str(dtype.dtype)).itemsize

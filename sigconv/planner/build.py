@@ -335,24 +335,31 @@ class Builder:
         return Address(self._workspace)
 
     def emit(self, kernel: Kernel, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
-        """Append a kernel call. A field is a number, an `Address`, an array (its address), or a list of those.
+        """Append a kernel call.
 
-        ``joins_next``: the next step may run beside this one.
+        A field is a number, an `Address`, an array or a `Kernel` (its address), a list of those, or the fields of a
+        record within the record. ``joins_next``: the next step may run beside this one.
         """
         record = np.zeros(1, kernel.args)
         addresses: dict[int, Address] = {}
-        for name, value in fields.items():
-            dtype, position = kernel.args.fields[name][:2]  # type: ignore[index]
-            if dtype.subdtype is None:
-                self._set(record[0], name, value, position, addresses)
-            else:
-                step = dtype.subdtype[0].itemsize
-                for i, item in enumerate(value):
-                    self._set(record[0][name], i, item, position + i * step, addresses)
+        self._set_all(record[0], fields, 0, addresses)
         fence = not self._joined
         self._joined = joins_next
         self._touch(addresses.values())
         self._steps.append((kernel, record, addresses, len(self.rows), width if self.threads > 1 else 1, fence))
+
+    def _set_all(self, record: Any, fields: Mapping[str, Any], start: int, addresses: dict[int, Address]) -> None:
+        """Fill in a record that begins ``start`` bytes into the step's."""
+        for name, value in fields.items():
+            dtype, position = record.dtype.fields[name][:2]
+            if dtype.fields is not None:
+                self._set_all(record[name], value, start + position, addresses)
+            elif dtype.subdtype is None:
+                self._set(record, name, value, start + position, addresses)
+            else:
+                step = dtype.subdtype[0].itemsize
+                for i, item in enumerate(value):
+                    self._set(record[name], i, item, start + position + i * step, addresses)
 
     def _set(self, record: Any, key: str | int, value: Any, position: int, addresses: dict[int, Address]) -> None:
         if isinstance(value, np.ndarray):
@@ -360,7 +367,7 @@ class Builder:
         if isinstance(value, Address):
             addresses[position] = value
         else:
-            record[key] = value
+            record[key] = value.address if isinstance(value, Kernel) else value
 
     def _touch(self, addresses: Any) -> None:
         now = len(self._steps)

@@ -12,7 +12,8 @@ from sigconv.graph.infer import specialize
 from sigconv.graph.ir import Graph
 from sigconv.graph.passes import inline_if, simplify
 from sigconv.planner.build import Builder
-from sigconv.planner.candidates import REGISTRY, Machine
+from sigconv.planner.candidates import REGISTRY, Machine, Registry
+from sigconv.planner.chain import CHAIN, chained
 from sigconv.planner.fuse import Unit, fuse
 from sigconv.planner.lower import cpu
 from sigconv.planner.memory import check_sizes
@@ -49,7 +50,7 @@ def compile_graph(
         The shapes cannot be, or need more memory than there is: the message names the node.
     """
     static = rewrite(in_codes(_settled(widen(_frozen(graph)), shapes)))
-    units = fuse(static)
+    units = _chained(fuse(static), static, only, machine.registry)
     builder = machine.builder(static, units, threads)
     builder.body, builder.pool = body, pool or builder.pool
     builder.pending_uses.update(_uses(units, static))
@@ -101,6 +102,13 @@ def _frozen(graph: Graph) -> Graph:
     """The graph with constants that no caller can change: a Program may read them where they lie."""
     constants = {name: c.copy() if c.flags.writeable else c for name, c in graph.constants.items()}
     return graph.replace(constants=constants)
+
+
+def _chained(units: list[Unit], graph: Graph, only: Collection[str], registry: Registry) -> list[Unit]:
+    """The units, with chains of convolutions where a candidate runs them."""
+    probe = Builder(graph, 1, {})
+    offers = [c for c in registry.get(CHAIN, ()) if not only or c.name in only]
+    return chained(units, graph, lambda unit: any(c.legal(unit, probe) is None for c in offers)) if offers else units
 
 
 def _uses(units: Sequence[Unit], graph: Graph) -> Counter[str]:

@@ -19,7 +19,10 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(slots=True)
 class Unit:
-    """Nodes that run as one. ``inputs`` are the values read from outside, each once; ``bias`` is an added constant."""
+    """Nodes that run as one. ``inputs`` are the values read from outside, each once; ``bias`` is an added constant.
+
+    ``parts``: of a chain, the units that it could run as instead.
+    """
 
     op: str
     node: Node
@@ -29,6 +32,7 @@ class Unit:
     residual: str = ""
     bias: np.ndarray | None = None
     activation: Activation = field(default_factory=Activation)
+    parts: tuple[Unit, ...] = ()
 
     @property
     def output(self) -> str:

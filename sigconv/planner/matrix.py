@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sigconv import ops
 from sigconv.planner import candidates
+from sigconv.planner.chain import CHAIN
 from sigconv.planner.elementwise import ELEMENTWISE
 from sigconv.planner.lower import HOST, cpu, cuda  # noqa: F401  importing the two attaches their candidates
 
@@ -24,9 +25,10 @@ Passes and rewrites come first: a `BatchNormalization` behind a convolution, say
 
 
 def native(op: str, domain: str, registry: candidates.Registry = candidates.REGISTRY) -> list[str]:
-    """The names of the candidates other than NumPy; elementwise nodes run together, under one name."""
+    """The names of the candidates other than NumPy; elementwise nodes run together, under one name, Convs in chains."""
     key = "" if domain else "Elementwise" if op in ELEMENTWISE else op
-    return [candidate.name for candidate in registry.get(key, ())]
+    chains = registry.get(CHAIN, ()) if key == "Conv" else ()
+    return [candidate.name for candidate in (*registry.get(key, ()), *chains)]
 
 
 REGISTRIES = (candidates.REGISTRY, candidates.CUDA)

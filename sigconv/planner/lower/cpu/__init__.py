@@ -12,6 +12,7 @@ from sigconv.planner.lower.cpu import (
     portable,
     recurrent,
     reduce,
+    strips,
     winograd,
 )
 from sigconv.planner.lower.cpu.direct import margins
@@ -29,5 +30,6 @@ __all__ = [
     "portable",
     "recurrent",
     "reduce",
+    "strips",
     "winograd",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sigconv.kernels.cpu import depthwise as kernels
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder
+from sigconv.planner.build import Address, Builder, Tensor
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
@@ -45,21 +47,27 @@ def _cost(unit: Unit, b: Builder) -> Cost:
 
 
 def _lower(unit: Unit, b: Builder) -> None:
-    d, h, w = three(conv_window(unit, b).axes)
-    weights, source = operand(b, unit.node.inputs[1])
-    x = b.blocked(unit.node.inputs[0], margin_of(w))
+    x = b.blocked(unit.node.inputs[0], margin_of(conv_window(unit, b).axes[-1]))
     r = b.blocked(unit.residual) if unit.residual else None
     y = b.new(unit.output, x.block)
+    b.emit(single(kernels.depthwise_f32, kernels.depthwise_f64, x.dtype), **fields(unit, b, x, y))
+    if clamp_only(unit) is None:
+        finish(b, y, r, unit.activation)
+
+
+def fields(unit: Unit, b: Builder, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """The record of the depthwise kernel, and the ``width`` of its step; of the epilogue, what a clamp can do."""
+    d, h, w = three(conv_window(unit, b).axes)
+    weights, source = operand(b, unit.node.inputs[1])
     xs, ys = spatial_strides(x), spatial_strides(y)
     bias = bias_of(unit, b, weights.shape[0], weights.dtype)
-    clamp = clamp_only(unit)
-    lo, hi = clamp or (-np.inf, np.inf)
+    lo, hi = clamp_only(unit) or (-np.inf, np.inf)
     kd, kh = d.tap_ranges(), h.tap_ranges()
     first = Address(x.buffer, x.address.offset - w.before * xs.pixel * x.dtype.itemsize)
     flops = 2.0 * float(np.prod(y.shape)) * float(np.prod(weights.shape[2:]))
     packed = kernels.pack(weights) if source is None else pack_depthwise(b, source)
-    b.emit(
-        single(kernels.depthwise_f32, kernels.depthwise_f64, x.dtype), width=min(b.threads, int(flops / GRAIN * 2) + 1),
+    return dict(
+        width=min(b.threads, int(flops / GRAIN * 2) + 1),
         x=first, w=packed, bias=0 if bias is None else bias_table(b, bias, 1, len(weights), x.dtype), y=y.address,
         batch=x.shape[0], blocks=x.blocks, out_d=d.output, out_h=h.output, out_w=w.output,
         kernel_d=d.kernel, kernel_h=h.kernel, kernel_w=w.kernel, stride_d=d.stride, stride_h=h.stride,
@@ -68,8 +76,6 @@ def _lower(unit: Unit, b: Builder) -> None:
         x_kw=xs.pixel * w.dilation, x_pixel=xs.pixel * w.stride,
         y_batch=ys.batch, y_block=ys.block, y_d=ys.d, y_h=ys.h, y_pixel=ys.pixel, lo=lo, hi=hi,
     )  # fmt: skip
-    if clamp is None:
-        finish(b, y, r, unit.activation)
 
 
 attach(Candidate("depthwise_blocked", ("Conv",), _legal, _cost, _lower))

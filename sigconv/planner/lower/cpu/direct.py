@@ -65,13 +65,19 @@ def margin_of(axis: WindowAxis) -> tuple[int, int]:
     return (max(0, axis.before), max(0, reach - axis.size)) if axis.output and axis.kernel else (0, 0)
 
 
-def emit(
+def emit(b: Builder, **call: Any) -> None:
+    """One call of the direct kernel; see `fields`."""
+    kernel = kernels.direct_f32 if call["weights"].dtype == np.float32 else kernels.direct_f64
+    b.emit(kernel, **fields(b, **call))
+
+
+def fields(
     b: Builder, *, x: Address, weights: np.ndarray, bias: np.ndarray | Address | None, y: Address,
     residual: Address | None, batch: int, block: int, axes: tuple[WindowAxis, WindowAxis, WindowAxis],
     xs: Strides, ys: Strides, rs: Strides | None, activation: Activation, flat: bool, masked: bool = False,
     source: Source | None = None,
-) -> None:  # fmt: skip
-    """One call of the direct kernel.
+) -> dict[str, Any]:  # fmt: skip
+    """The record of the direct kernel, and the ``width`` of its step.
 
     ``weights``: [groups, M, C, KD, KH, KW]. ``flat``: one tap, unit strides and rows that follow each other without
     margins, so that all pixels form one long row that can be cut anywhere. ``masked``: lanes past M belong to others.
@@ -111,8 +117,8 @@ def emit(
     kd, kh = d.tap_ranges(), h.tap_ranges()
     zero = Strides(0, 0, 0, 0, 0, 0)
     r = rs or zero
-    b.emit(
-        kernels.direct_f32 if dtype == np.float32 else kernels.direct_f64, width=threads,
+    return dict(
+        width=threads,
         x=Address(x.buffer, x.offset - w.before * xs.pixel * item), w=packed, bias=starts, y=y,
         residual=residual or 0, batch=batch, groups=groups, chunks=-(-rows // chunk_rows), tiles=len(first),
         rows=rows, chunk_rows=chunk_rows, out_h=h.output, out_w=out_w, last_w=last_w, n_blocks=n_blocks,
@@ -368,6 +374,7 @@ def _transposed_margin(window: TransposedWindow) -> tuple[int, int]:
 
 def margins(unit: Unit, b: Builder) -> Iterable[tuple[str, tuple[int, int]]]:
     """The zeros beside rows that a convolution wants of the value it reads."""
+    unit = unit.parts[0] if unit.parts else unit
     if unit.op in ("Conv", "ConvTranspose") and known(unit, b) is None:
         if unit.op == "Conv":
             yield unit.node.inputs[0], margin_of(conv_window(unit, b).axes[-1])
