@@ -13,19 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sigconv import cli, demo, race
+from sigconv import demo, race
 from sigconv.files import Picture, read_feeds, write_npz
 from sigconv.graph.ir import Value
+from tests.cases.command import call
 
 LENET = str(demo.MODEL)
-
-
-def call(*argv: str) -> int:
-    """The exit code, also where argparse ends the process."""
-    try:
-        return cli.main(list(argv))
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 @pytest.fixture

@@ -12,17 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sigconv import cli
 from sigconv.cli.pictures import EFFECTS
 from tests.cases import naive_signal as naive
-
-
-def call(*argv: str) -> int:
-    """The exit code, also where argparse ends the process."""
-    try:
-        return cli.main(list(argv))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+from tests.cases.command import call
 
 
 @pytest.fixture(autouse=True)

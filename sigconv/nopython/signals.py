@@ -334,45 +334,33 @@ def _parts(convolves: bool, late: bool, rank: int | None, given: dict[str, Any])
     return complain, *words
 
 
-@overload(api.convolve)
-def _convolve(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
-    solve, mode_of, method_of, boundary_of = _parts(True, False, None, locals())
+def _offer(function: Callable[..., Any], convolves: bool) -> None:
+    @overload(function)
+    def typed(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
+        solve, mode_of, method_of, boundary_of = _parts(convolves, False, None, locals())
 
-    def convolve(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
-        method_of(method)
-        return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
+        def compiled(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
+            method_of(method)
+            return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
 
-    return convolve
-
-
-@overload(api.correlate)
-def _correlate(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
-    solve, mode_of, method_of, boundary_of = _parts(False, False, None, locals())
-
-    def correlate(in1, in2, mode="full", method="auto", boundary="fill", fillvalue=0):
-        method_of(method)
-        return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
-
-    return correlate
+        return compiled
 
 
-@overload(api.convolve2d)
-def _convolve2d(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
-    solve, mode_of, method_of, boundary_of = _parts(True, False, 2, locals())
+def _offer_2d(function: Callable[..., Any], convolves: bool) -> None:
+    """SciPy's order of arguments, and its centre of 'same' for correlations."""
 
-    def convolve2d(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
-        method_of(method)
-        return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
+    @overload(function)
+    def typed(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
+        solve, mode_of, method_of, boundary_of = _parts(convolves, not convolves, 2, locals())
 
-    return convolve2d
+        def compiled(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
+            method_of(method)
+            return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
+
+        return compiled
 
 
-@overload(api.correlate2d)
-def _correlate2d(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
-    solve, mode_of, method_of, boundary_of = _parts(False, True, 2, locals())
-
-    def correlate2d(in1, in2, mode="full", boundary="fill", fillvalue=0, method="auto"):
-        method_of(method)
-        return solve(in1, in2, mode_of(mode), boundary_of(boundary), fillvalue)
-
-    return correlate2d
+_offer(api.convolve, convolves=True)
+_offer(api.correlate, convolves=False)
+_offer_2d(api.convolve2d, convolves=True)
+_offer_2d(api.correlate2d, convolves=False)
