@@ -356,6 +356,34 @@ def convolve(
     return finite
 
 
+class OneBlock:
+    """Single blocks of ``length`` numbers, one after the other, prepared once: a stream's, which come in small pieces.
+
+    ``channels``: batches of the windows; ``hop``: outputs of a block, its last ones.
+    """
+
+    def __init__(self, grid: Grid, spectra: Array, channels: tuple[int, ...], hop: int) -> None:
+        from sigconv.runtime.team import KernelFunction
+
+        (length,), batch = grid.lengths, np.broadcast_shapes(channels, spectra.shape[:-1])
+        self._x = zeros(math.prod(channels) * length, np.dtype(grid.char)).reshape(*channels, 1, length)
+        self._y = zeros(math.prod(batch) * hop, np.dtype(grid.char)).reshape(*batch, 1, hop)
+        self._spectra, self._call = spectra, Call(grid, 1, False)
+        self._call.signal(self._x, _addresses(self._x, batch, 2))
+        table, r = self._call.planes, self._call.record[0]
+        table[:, 1], table[:, 2] = _addresses(spectra, batch, 1), _addresses(self._y, batch, 2)
+        r["rows"], r["columns"], r["start"] = 1, hop, length - hop
+        r["step_row"] = r["step"] = r["tiles"] = r["blocks"] = 1
+        r["stages"] = _kernels().DOWN | _kernels().ALONG | _kernels().UP
+        self._function = KernelFunction(_kernels().KERNELS[grid.char].address)
+
+    def run(self, windows: Array) -> Array:
+        """The outputs ``[…, hop]`` of windows ``[…, length]``; overwritten by the next call."""
+        self._x[..., 0, :] = windows
+        self._function(self._call.record.ctypes.data, 0, 1)
+        return self._y[..., 0, :]
+
+
 def _addresses(a: Array, batch: tuple[int, ...], core: int) -> Array:
     """Of each plane of ``a``, whose last ``core`` axes are the plane's, as the batch repeats them."""
     a = np.broadcast_to(a, (*batch, *a.shape[a.ndim - core :]))

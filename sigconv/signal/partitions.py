@@ -63,6 +63,7 @@ class Engine:
         self.kernel, self.block = kernel, block
         self.ring = np.zeros(0, kernel.dtype)
         if kernel.grid is not None:
+            self._one = grids.OneBlock(kernel.grid, kernel.table, channels, kernel.hop)
             return
         bins = kernel.table.shape[-1]
         self.ring = np.zeros((kernel.count, *channels, bins), kernel.table.dtype)
@@ -74,10 +75,7 @@ class Engine:
         k = self.kernel
         if k.grid is not None:
             self.block += 1
-            y = np.empty((*np.broadcast_shapes(windows.shape[:-1], k.table.shape[:-1]), k.hop), k.dtype)
-            x, start = np.ascontiguousarray(windows), (k.length - k.hop,)
-            grids.convolve(k.grid, grids.Blocks((0,), (1,), (1,), (0,)), x, k.table, y, start, "fill", 0, 1)
-            return y
+            return self._one.run(windows)
         spectrum = fft.forward(windows, (k.length,), (windows.ndim - 1,), 1)
         if k.count == 1:
             total = spectrum * k.table[0]
