@@ -257,6 +257,8 @@ def test_weights_that_the_run_computes_give_the_bits_of_constant_ones(nodes, fee
             how = dict(threads=threads, only={candidate.name}, tolerance=0)  # what is not direct needs constant weights
             constant = compile_graph(wanted, {k: a.shape for k, a in feeds.items()}, **how)
             program = compile_graph(_graph(nodes, inputs, {}), shapes, **how)
+            if dict(program.rows[0].rejected).get(candidate.name) == "weights are not constant":
+                continue
             assert program.rows[0].algorithm == constant.rows[0].algorithm
             session = Session(program)
             for _ in range(2):
