@@ -174,6 +174,17 @@ def store(typingctx, pointer, offset, value):
 
 
 @intrinsic
+def store_first(typingctx, pointer, offset, value, count):
+    """Write the first ``count`` lanes of a vector at ``pointer + offset`` elements."""
+
+    def codegen(ctx, b, sig, a):
+        _masked_store(b, a[2], a[0], a[1], _tail_mask(b, a[3], a[2].type))
+        return ctx.get_dummy_value()
+
+    return types.void(pointer, types.intp, value, types.int64), codegen
+
+
+@intrinsic
 def broadcast(typingctx, scalar):
     """A vector with ``scalar`` in every lane."""
     return vector_of(scalar)(scalar), lambda ctx, b, sig, a: _splat(b, a[0], _llvm_vector(sig.args[0]))

@@ -12,17 +12,20 @@ import numpy as np
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import div, load_even, maximum
 from sigconv.kernels.jit import Kernel, inline, kernel
-from sigconv.kernels.simd import add, broadcast, lanes, load, store
+from sigconv.kernels.simd import add, broadcast, lanes, load, store, store_first
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
 """Per dimension: addresses of int64[out] tables, and the step. Output o reads start[o] + k*dilation for
 tap_lo[o] <= k < tap_hi[o]; start rises evenly. An average divides by the product of the dimensions' divisor[o]."""
 
+SPARE = 2 * lanes(np.float32)
+"""Elements that a row of scratch has beyond the input's."""
+
 ARGS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("src", "dst", "row", "row_thread"),  # row: scratch, row_thread elements (>= in_w * lanes) a thread
+            *("src", "dst", "row", "row_thread"),  # row: scratch of row_thread elements a thread
             *("items", "lanes", "in_w", "out_d", "out_h", "out_w"),  # items: batch x channel blocks
             *("src_item", "src_d", "src_h", "dst_item", "dst_d", "dst_h"),  # strides in elements; that of W is lanes
             *(f"{field}_{dim}" for dim in "dhw" for field in WINDOW),
@@ -100,8 +103,11 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 dst[w * c + v] = div(one, count) if average else one
 
     @inline
-    def plain(row, dst, a, area):
-        """Neighbouring outputs are vectors where their windows have the same taps, one or two inputs apart."""
+    def plain(row, dst, a, area, spare):
+        """Neighbouring outputs are vectors where their windows have the same taps, one or two inputs apart.
+
+        ``spare``: whether the row may be read `SPARE` elements past its end.
+        """
         start, divisor = as_pointer(a.start_w, np.int64), as_pointer(a.divisor_w, np.int64)
         tap_lo, tap_hi = as_pointer(a.tap_lo_w, np.int64), as_pointer(a.tap_hi_w, np.int64)
         step = a.dilation_w
@@ -110,10 +116,15 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
             last = min(w + width, a.out_w) - 1  # the last vector may overlap the one before
             first = max(last - width + 1, 0)
             span = start[last] - start[first]
-            same = last - first == width - 1 and tap_lo[first] == tap_lo[last] and tap_hi[first] == tap_hi[last]
-            if same and (span == width - 1 or span == 2 * (width - 1)):
+            same = tap_lo[first] == tap_lo[last] and tap_hi[first] == tap_hi[last]
+            if same and (span == last - first or span == 2 * (last - first)) and (spare or last - first == width - 1):
                 at = start[first] + tap_lo[first] * step
-                store(dst, first, combine_vector(row, at, step, tap_hi[first] - tap_lo[first], span // (width - 1)))
+                stride = 1 if span == last - first else 2
+                vector = combine_vector(row, at, step, tap_hi[first] - tap_lo[first], stride)
+                if last - first == width - 1:
+                    store(dst, first, vector)
+                else:
+                    store_first(dst, first, vector, last - first + 1)
                 w = last + 1
             else:
                 dst[w] = combine_one(row, start[w] + tap_lo[w] * step, step, tap_hi[w] - tap_lo[w])
@@ -136,7 +147,8 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
             item = r // a.out_h // a.out_d
             src = a.src + size * (item * a.src_item + start_d[d] * a.src_d + start_h[h] * a.src_h)
             dst = as_pointer(a.dst + size * (item * a.dst_item + d * a.dst_d + h * a.dst_h), dtype)
-            if hi_d[d] - lo_d[d] == 1 and hi_h[h] - lo_h[h] == 1:  # nothing to combine: the input row itself
+            whole = hi_d[d] - lo_d[d] == 1 and hi_h[h] - lo_h[h] == 1
+            if whole:  # nothing to combine: the input row itself
                 row = as_pointer(src + size * (lo_d[d] * d_step + lo_h[h] * h_step), dtype)
             else:
                 row = as_pointer(a.row + size * thread * a.row_thread, dtype)
@@ -144,7 +156,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 combine_rows(as_pointer(src, dtype), row, n, d_step, lo_d[d], hi_d[d], h_step, lo_h[h], hi_h[h])
             area = divisor_d[d] * divisor_h[h] if average else 1
             if a.lanes == 1:
-                plain(row, dst, a, area)
+                plain(row, dst, a, area, not whole)
             else:
                 blocked(row, dst, a, area)
 
