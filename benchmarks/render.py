@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import accuracy, crowded
 from benchmarks.cnn import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
+OTHERS: dict[str, Any] = {"accuracy": accuracy, "crowded": crowded}
+"""Scripts that have a page of their own, by the kind of their results."""
 BEGIN, END = "<!-- benchmarks.render: begin -->", "<!-- end -->"
 
 
@@ -126,6 +129,10 @@ def main() -> None:
     signal = newest("signal")
     if signal is not None:
         (RESULTS / "signal.md").write_text(signal_page(signal, newest("calibrate")), "utf-8")
+    for kind, script in OTHERS.items():
+        found = newest(kind)
+        if found is not None:
+            (RESULTS / f"{kind}.md").write_text(script.page(found), "utf-8")
     README.write_text(readme(README.read_text("utf-8"), document), "utf-8")
 
 

@@ -293,3 +293,20 @@ def test_every_candidate_was_used():
     missed = served - USED - {("Identity", "view"), ("Dropout", "view"), ("ReduceLogSum", "reduce_strided")}
     if len(USED) > 1:
         assert not missed
+
+
+@pytest.mark.parametrize(("channels", "filters", "size", "kernel"), [(64, 192, 27, 5), (32, 64, 28, 3), (3, 16, 61, 7)])
+def test_what_is_chosen_does_not_depend_on_threads(channels: int, filters: int, size: int, kernel: int) -> None:
+    """Hence neither do the bits: the first of these, AlexNet's, was cut for two threads when its cost was asked for."""
+    rng = np.random.default_rng(channels)
+    weights = rng.standard_normal((filters, channels, kernel, kernel)).astype(np.float32)
+    x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+    graph = Graph(
+        (Node("Conv", ("x", "w"), ("y",), {"pads": (kernel // 2,) * 4}),),
+        (Value("x", x.dtype, x.shape),),
+        (Value("y"),),
+        {"w": weights},
+    )
+    programs = [compile_graph(graph, {}, threads) for threads in (1, 2, 3, 5)]
+    assert len({tuple((row.algorithm, row.predicted) for row in program.rows) for program in programs}) == 1
+    assert len({Session(program).run({"x": x})["y"].tobytes() for program in programs}) == 1

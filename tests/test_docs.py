@@ -81,6 +81,11 @@ def test_tables_hold_the_newest_results():
     else:
         assert render.readme(readme, document) == readme, "run: python -m benchmarks.render"
         assert render.page(document) == (render.RESULTS / "cnn.md").read_text("utf-8")
+    for kind, script in render.OTHERS.items():
+        found = render.newest(kind)
+        if found is not None:
+            page = (render.RESULTS / f"{kind}.md").read_text("utf-8")
+            assert script.page(found) == page, "run: python -m benchmarks.render"
     signal = render.newest("signal")
     if signal is not None:
         page = render.signal_page(signal, render.newest("calibrate"))

@@ -109,14 +109,14 @@ def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
     return -(-h // form.m), -(-w // form.m)
 
 
-def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder) -> int:
+def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder, threads: int) -> int:
     """Chunks of the tiles of all images, shared evenly among the threads where there are enough."""
     tiles = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b))
     per_tile = 4 * form.n**2 * (m + c)
     least = CHUNK_TILES if 4 * form.n**2 * m * c <= CHUNK_BYTES else CHUNK_TILES_STREAMED
     chunks = -(-tiles // max(least, CHUNK_BYTES // per_tile))
-    if chunks % b.threads and tiles >= b.threads * CHUNK_TILES:
-        chunks = -(-chunks // b.threads) * b.threads
+    if chunks % threads and tiles >= threads * CHUNK_TILES:
+        chunks = -(-chunks // threads) * threads
     return chunks
 
 
@@ -135,8 +135,8 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     weights = 4.0 * square * c * out_blocks * vl
     products = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
     reading = (
-        weights * _chunks(form, m, c, unit, b) / (3e10 if weights <= CHUNK_BYTES else 5.5e9)
-    )  # beside the products
+        weights * _chunks(form, m, c, unit, b, 1) / (3e10 if weights <= CHUNK_BYTES else 5.5e9)
+    )  # beside the products; of one thread: what is chosen, and so the bits, must not depend on threads
     seconds = max(products, reading) + points / TRANSFORM
     if split.spread:
         seconds += x[0] * c * math.prod(y[2:]) / SPREAD
@@ -183,7 +183,7 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
     if isinstance(own, np.ndarray):
         bias[:m] = own
     tiles_h, tiles_w = _tiles(form, unit, b)
-    chunks = _chunks(form, m, c, unit, b)
+    chunks = _chunks(form, m, c, unit, b, b.threads)
     tiles = x.shape[0] * tiles_h * tiles_w
     chunk_tiles = -(-tiles // chunks)
     chunks = -(-tiles // chunk_tiles)
