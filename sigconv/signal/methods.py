@@ -279,11 +279,12 @@ def accurate(problem: Problem, method: str) -> str | None:
     axis = max((a for a, c in enumerate(problem.conv) if c), key=lambda a: x.shape[a], default=0)
     if not x.size:
         return None
-    x = np.moveaxis(x, axis, 0).real if x.dtype.kind == "c" else np.moveaxis(x, axis, 0)
+    x = np.moveaxis(x, axis, 0)
     size = max(1, len(x) // SEGMENTS)
-    with np.errstate(all="ignore"):
-        whole = x[: len(x) // size * size].reshape(len(x) // size, -1)
-        levels = np.sqrt(np.einsum("ij,ij->i", whole, whole, dtype=np.float64) / whole.shape[1])
+    whole = x[: len(x) // size * size].reshape(len(x) // size, -1)
+    levels = _levels(whole, x.dtype.char if x.dtype.char in "fF" else "D" if x.dtype.kind == "c" else "d")
+    if x.dtype.char in "fF" and not (np.isfinite(levels) & (levels > 0)).all():  # squares beyond single precision
+        levels = _levels(whole, "D" if x.dtype.kind == "c" else "d")
     levels = levels[np.isfinite(levels) & (levels > 0)]
     if not len(levels):
         return None
@@ -293,6 +294,13 @@ def accurate(problem: Problem, method: str) -> str | None:
         return None
     accepted = TOLERANCE[problem.work.char] / QUIET
     return f"its errors reach {error / quiet:.1e} of the signal's quietest part; {accepted:.0e} is accepted"
+
+
+def _levels(segments: Array, kind: str) -> Array:
+    """Root mean square of each row, by sums of type ``kind``."""
+    real = np.ascontiguousarray(segments, kind).view(kind.lower())
+    with np.errstate(all="ignore"):
+        return np.sqrt(np.einsum("ij,ij->i", real, real) / real.shape[1])
 
 
 # --- pick and run --------------------------------------------------------------------------------------------------
