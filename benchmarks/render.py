@@ -1,4 +1,4 @@
-"""The newest results as tables: ``python -m benchmarks.render`` writes results/*.md and the README's table."""
+"""The newest results as tables: ``python -m benchmarks.render`` writes results/*.md and the README's tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 OTHERS: dict[str, Any] = {"accuracy": accuracy, "crowded": crowded}
 """Scripts that have a page of their own, by the kind of their results."""
 BEGIN, END = "<!-- benchmarks.render: begin -->", "<!-- end -->"
+SIGNAL_BEGIN, SIGNAL_END = "<!-- benchmarks.render signals: begin -->", "<!-- signals: end -->"
 
 
 def newest(kind: str = "cnn") -> dict[str, Any] | None:
@@ -77,18 +78,24 @@ def page(document: dict[str, Any]) -> str:
     return f"# CNNs side by side\n{origin(document)}\n\n{legend}\n\n{table(document, full=True)}"
 
 
-def signal_page(document: dict[str, Any], calibration: dict[str, Any] | None) -> str:
-    """The text of results/signal.md: every row, losing ones too."""
+def signal_origin(document: dict[str, Any]) -> str:
+    """Where the figures come from, and what a ratio is."""
     machine, versions = document["machine"], document["machine"]["versions"]
     used = ", ".join(f"{p} {v}" for p, v in versions.items() if p in ("numba", "numpy", "scipy") or "opencv" in p)
-    about = (
+    return (
         f"{document['date']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}; {used}. One "
         "process, the libraries taking turns; the fastest turn, in ms. Ratios: the fastest of a library's ways over "
         "ours, above 1 where we are faster, in bold where the goal is met."
     )
+
+
+def signal_table(document: dict[str, Any], full: bool) -> str:
+    """Markdown: every row, losing ones too; unless ``full`` those of float32 and bytes on one thread."""
     names = ("case", "type", "threads", "sigconv", "NumPy", "SciPy", "OpenCV", "NumPy ÷", "SciPy ÷", "OpenCV ÷", "goal")
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in document["rows"]:
+        if not full and (row["threads"] != 1 or row["dtype"] == "float64"):
+            continue
         best: dict[str, float] = {}
         for name, way in row["ways"].items():
             library = name.split(".")[0]
@@ -101,7 +108,12 @@ def signal_page(document: dict[str, Any], calibration: dict[str, Any] | None) ->
             cells.append("–" if p not in best else f"**{best[p] / ours:.2f}×**" if met else f"{best[p] / ours:.2f}×")
         cells.append(", ".join(f"{p} {g:g}×" for p, g in row["goal"].items()))
         lines.append("| " + " | ".join(cells) + " |")
-    text = f"# Signals side by side\n{about}\n\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def signal_page(document: dict[str, Any], calibration: dict[str, Any] | None) -> str:
+    """The text of results/signal.md: every row, losing ones too."""
+    text = f"# Signals side by side\n{signal_origin(document)}\n\n{signal_table(document, full=True)}"
     if calibration and calibration["report"]:
         r = calibration["report"]
         worst = ", ".join(
@@ -115,10 +127,15 @@ def signal_page(document: dict[str, Any], calibration: dict[str, Any] | None) ->
     return text
 
 
-def readme(text: str, document: dict[str, Any]) -> str:
-    """The README with its table renewed."""
-    body = f"{BEGIN}\n{table(document, full=False)}\n{origin(document)}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: body, text, flags=re.DOTALL)
+def readme(text: str, document: dict[str, Any], signal: dict[str, Any] | None = None) -> str:
+    """The README with its tables renewed."""
+    bodies = [(BEGIN, END, f"{table(document, full=False)}\n{origin(document)}")]
+    if signal is not None:
+        bodies.append((SIGNAL_BEGIN, SIGNAL_END, f"{signal_table(signal, full=False)}\n{signal_origin(signal)}"))
+    for begin, end, body in bodies:
+        body = f"{begin}\n{body}\n{end}"
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, body=body: body, text, flags=re.DOTALL)
+    return text
 
 
 def main() -> None:
@@ -133,7 +150,7 @@ def main() -> None:
         found = newest(kind)
         if found is not None:
             (RESULTS / f"{kind}.md").write_text(script.page(found), "utf-8")
-    README.write_text(readme(README.read_text("utf-8"), document), "utf-8")
+    README.write_text(readme(README.read_text("utf-8"), document, signal), "utf-8")
 
 
 if __name__ == "__main__":
