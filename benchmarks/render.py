@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +132,8 @@ def readme(text: str, document: dict[str, Any], signal: dict[str, Any] | None = 
     if signal is not None:
         bodies.append((SIGNAL_BEGIN, SIGNAL_END, f"{signal_table(signal, full=False)}\n{signal_origin(signal)}"))
     for begin, end, body in bodies:
-        body = f"{begin}\n{body}\n{end}"
-        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, body=body: body, text, flags=re.DOTALL)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -150,11 +150,9 @@ class _Worker:
 
     def __init__(self, engine: str, *job: Any) -> None:
         self.engine = engine
-        command = [sys.executable, "-c", f"import {__name__} as race; race.serve()"]
-        paths = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "PYTHONSAFEPATH": "1"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **paths}
-        )
+        paths = [p or os.getcwd() for p in sys.path]
+        start = f"import sys; sys.path[:] = {paths!r}; import {__name__} as race; race.serve()"
+        self._process = subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._tell((engine, *job))
 
     def _tell(self, message: Any) -> None:

@@ -104,7 +104,7 @@ def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], 
     with pytest.MonkeyPatch.context() as patch:
         buffers: list[build.Buffer] = []
         patch.setattr(build, "assign", lambda live: buffers.extend(live) or apart(buffers))
-        patch.setattr(runtime, "_aligned", guarded)
+        patch.setattr(runtime, "_memory", guarded)
         program = compiled(graph, feeds, threads, only)
         session = Session(program)
     arrays = []
