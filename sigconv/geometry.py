@@ -223,14 +223,14 @@ class TransposedAxis:
         return WindowAxis(self.output, self.kernel, self.stride, self.dilation, self.before, self.after, self.size)
 
     def phases(self) -> tuple[Phase, ...]:
-        """The sub-pixel decomposition: one `Phase` for each residue of the output index modulo ``stride``.
+        """The sub-pixel decomposition: one `Phase` for each residue of an output index modulo ``stride``.
 
         Output ``o`` takes tap ``k`` where ``stride`` divides ``o + before - k * dilation``: the taps of a phase are
         ``stride / gcd(stride, dilation)`` apart, the inputs that they read ``dilation / gcd(stride, dilation)``.
         """
         divisor = math.gcd(self.stride, self.dilation)
         period = self.stride // divisor
-        return tuple(self._phase(r, period, self.dilation // divisor) for r in range(self.stride))
+        return tuple(self._phase(r, period, self.dilation // divisor) for r in range(min(self.stride, self.output)))
 
     def _phase(self, first: int, period: int, dilation: int) -> Phase:
         count = max(0, _ceil_div(self.output - first, self.stride))

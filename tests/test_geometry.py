@@ -238,6 +238,12 @@ def test_phases_of_a_stride_two_kernel() -> None:
     assert axis.phases() == (Phase(0, 2, 4, (1,), 0, 1), Phase(1, 2, 4, (2, 0), 0, 1))
 
 
+def test_phases_are_no_more_than_the_outputs():
+    """A file may ask for a stride of 2**40."""
+    axis = TransposedWindow.of((3,), (3,), strides=(1 << 40,), output_shape=(8,)).axes[0]
+    assert [phase.count for phase in axis.phases()] == [1] * 8
+
+
 def test_phases_without_taps() -> None:
     (axis,) = TransposedWindow.of((3,), (1,), strides=(3,)).axes
     assert [phase.taps for phase in axis.phases()] == [(0,), (), ()]
