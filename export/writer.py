@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from sigconv.errors import InputError, UnsupportedError
+from sigconv.errors import InputError, ModelError, UnsupportedError
 from sigconv.export import opsets
 from sigconv.export.downgrades import DOWN, WORDS, Known
 from sigconv.graph.evaluate import spec_of
@@ -270,7 +270,12 @@ def _node(node: Node, opset: int, named: Mapping[str, str], taken: set[str], ten
             names = {v.name: outer for v, outer in zip(ends, captured, strict=True)}
             proto.attribute.append(helper.make_attribute(name, _graph(value, opset, names, taken, tensor)))
         elif name != "captures":
-            proto.attribute.append(_attribute(name, value, known))
+            try:
+                proto.attribute.append(_attribute(name, value, known))
+            except (TypeError, ValueError, AssertionError) as error:  # onnx's helper raises any of them
+                raise ModelError(
+                    f"{node.op} {node.name!r}: opset {opset} does not take {value!r} as its attribute {name}"
+                ) from error
     return proto
 
 
