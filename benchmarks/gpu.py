@@ -254,7 +254,7 @@ def report(document: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, time, write. Exit code 1 where something was wrong."""
-    parser = argparse.ArgumentParser("benchmarks.gpu", description=__doc__.split("\n\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser("benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tiny", action="store_true", help="small sizes, for the simulator")
     parser.add_argument("--checks", action="store_true", help="no timings")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="S", help="seconds (default %(default)s)")

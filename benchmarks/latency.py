@@ -40,7 +40,7 @@ def python_share(path: Path, feeds: dict[str, np.ndarray], seconds: float) -> di
     times = {
         "session.run": race.best(lambda: session.run(feeds), seconds),
         "model.run": race.best(lambda: model.run(feeds), seconds),
-        "native": race.best(lambda: native.run(1), seconds),  # type: ignore[union-attr]
+        "native": race.best(lambda: native.run(1), seconds),
     }
     return {name: t * 1e6 for name, t in times.items()}
 

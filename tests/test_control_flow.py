@@ -58,7 +58,7 @@ def test_a_scan_with_a_batch() -> None:
 
 
 def ops(nodes: Sequence[object]) -> list[str]:
-    return [node.op for node in nodes]  # type: ignore[attr-defined]
+    return [node.op for node in nodes]
 
 
 def test_known_conditions_are_decided_ahead() -> None:

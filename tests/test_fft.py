@@ -127,7 +127,6 @@ def test_bits_do_not_depend_on_threads(char, rng):
         results = [methods.solve(problem, "oa", threads=t, blocks=(block,)) for t in (1, 2, 3, 5)]
         for y in results[1:]:
             np.testing.assert_array_equal(y, results[0])
-        assert error(results[0][:100], x[:100], h[:1]) >= 0
         want = fft.inverse(fft.forward(x, (1 << 19,), (0,), 1) * fft.forward(h, (1 << 19,), (0,), 1), (1 << 19,), (0,),
                            char in "fd", 1)[: n + k - 1]  # fmt: skip
         np.testing.assert_allclose(results[0], want, rtol=0, atol=200 * EPS[char] * np.abs(want).max())

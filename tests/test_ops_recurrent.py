@@ -97,11 +97,11 @@ def test_no_steps_and_empty_sequences(op: str) -> None:
     assert Y.shape == (0, 1, 2, 6)
     for have, first in zip(states, case.inputs[5:], strict=False):
         np.testing.assert_array_equal(have, first)
-    case.inputs[4][:] = (0, 2)  # type: ignore[index]
+    case.inputs[4][:] = (0, 2)
     Y, H, *_ = evaluate(case)
     assert not Y[:, 0, 0].any()
     assert not Y[2].any()
-    np.testing.assert_array_equal(H[0, 0], case.inputs[5][0, 0])  # type: ignore[index]
+    np.testing.assert_array_equal(H[0, 0], case.inputs[5][0, 0])
 
 
 @pytest.mark.parametrize("op", GATES)
@@ -145,14 +145,14 @@ def test_wrong_attributes(op: str, change: dict[str, Any], message: str) -> None
 def test_wrong_shapes(i: int, shape: tuple[int, ...], message: str) -> None:
     case = layer("LSTM", lengths=True, initial=True, peepholes=True)
     inputs = list(case.inputs)
-    inputs[i] = np.zeros(shape, inputs[i].dtype)  # type: ignore[union-attr]
+    inputs[i] = np.zeros(shape, inputs[i].dtype)
     with pytest.raises(ModelError, match=message):
         infer("LSTM", inputs, case.attrs)
 
 
 def test_lengths_beyond_the_sequence() -> None:
     case = layer("RNN", lengths=True)
-    case.inputs[4][0] = 5  # type: ignore[index]
+    case.inputs[4][0] = 5
     with pytest.raises(ModelError, match=r"sequence_lens must be from 0 to 4, but are \[5, 3, 2\]"):
         evaluate(case)
 

@@ -115,10 +115,7 @@ def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], 
         None if p.ref is None else guarded(int(np.prod(p.shape)) * p.dtype.itemsize).view(p.dtype).reshape(p.shape)
         for p in program.outputs
     ]
-    session._segments = [
-        s if isinstance(s, HostStep) else Shares(s._steps, rng)  # type: ignore[misc]
-        for s in session._segments
-    ]
+    session._segments = [s if isinstance(s, HostStep) else Shares(s._steps, rng) for s in session._segments]
     session._point(session._fixups[0], arrays)
     session._point(session._fixups[1], outputs)
     session._run_mixed(arrays, outputs, threads)

@@ -410,7 +410,7 @@ def test_what_is_not_a_model() -> None:
         with pytest.raises(ModelError):
             read(data)
     with pytest.raises(TypeError, match="source"):
-        read(3)  # type: ignore[arg-type]
+        read(3)
     with pytest.raises(FileNotFoundError):
         read("no such file.onnx")
 

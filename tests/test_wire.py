@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper
 
 from sigconv.errors import ModelError

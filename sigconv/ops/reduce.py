@@ -74,7 +74,7 @@ def _reduction(reduce: Reduction) -> Callable[..., np.ndarray]:
         else:
             chosen = axis_indices(axes.tolist(), data.ndim)
         out = np.asarray(reduce(data, chosen)).astype(accumulator(data.dtype), copy=False)
-        return out if keepdims else out.reshape(reduced_shape(data.shape, chosen, False))  # type: ignore[arg-type]
+        return out if keepdims else out.reshape(reduced_shape(data.shape, chosen, False))
 
     return reference
 

@@ -37,7 +37,7 @@ def backend() -> Any:
     try:
         import scipy.fft as module
     except ImportError:
-        import numpy.fft as module  # type: ignore[no-redef]
+        import numpy.fft as module
     return module
 
 

@@ -102,7 +102,7 @@ def install(seed: int) -> None:
         LAUNCHED.add(self.name)
         return configured(self, *args)
 
-    Kernel.configured = noted  # type: ignore[method-assign]
+    Kernel.configured = noted
 
     order = random.Random(seed)
 

@@ -53,15 +53,13 @@ def test_boundaries(boundary, n, k, rng):
 
 
 SIZES = [((1, 1), (1, 1)), ((7, 6), (3, 2)), ((2, 3), (5, 4)), ((planes.TILE_H + 3, planes.TILE_W + 5), (3, 3)),
-         ((9, 20), (planes.TAPS_H + 2, planes.TAPS_W + 3)), ((5, 4), (1, 4))]  # fmt: skip
+         ((11, 20), (planes.TAPS_H + 2, planes.TAPS_W + 3)), ((5, 4), (1, 4))]  # fmt: skip
 
 
 @pytest.mark.parametrize("x, w", SIZES)
 @pytest.mark.parametrize("mode", ["full", "same", "valid"])
 def test_planes(x, w, mode, rng):
     a, b = rng.standard_normal(x).astype(F32), rng.standard_normal(w).astype(F32)
-    if mode == "valid" and not (np.greater_equal(x, w).all() or np.less_equal(x, w).all()):
-        pytest.skip("'valid' has no such case")
     for function in (sc.convolve2d, sc.correlate2d):
         check(function(a, b, mode, device="cuda"), function(a, b, mode))
 

@@ -108,7 +108,7 @@ class Rewriter:
         if name not in self.coded:
             constant = self.constants.get(name)
             known = constant is not None
-            self.coded[name] = self.number(constant) if known else self.add("Cast", name, to=1)  # type: ignore[arg-type]
+            self.coded[name] = self.number(constant) if known else self.add("Cast", name, to=1)
         return self.coded[name]
 
     def bytes_of(self, name: str) -> None:

@@ -118,7 +118,7 @@ def epilogue(m: Maker, y: Made) -> None:
             c = m.floats(1, y.shape[1], *[1] * (len(y.shape) - 2))
             z = m.add("Add" if what == "bias" else "Mul", [y.name, c][:: m.choice([1, -1])], y.shape)
         elif what == "residual":
-            r = m.pick(lambda v, y=y: v.shape == y.shape and v.name != y.name)  # type: ignore[misc]
+            r = m.pick(lambda v, y=y: v.shape == y.shape and v.name != y.name)
             if r:
                 z = m.add("Add", [y.name, r.name][:: m.choice([1, -1])], y.shape)
         else:

@@ -229,7 +229,7 @@ def _lower_transposed(unit: Unit, b: DeviceBuilder, way: Way) -> None:
         steps = triple(y.strides[2:], 0)
         first = sum(p.first * s for p, s in zip(phases, steps[missing:], strict=True))
         wide = tuple(s * p for s, p in zip(steps, triple([p.step for p in phases]), strict=True))
-        _emit_conv(unit, b, way, x, y, w, bias, axes, chosen, strides, wide, first, residual)  # type: ignore[arg-type]
+        _emit_conv(unit, b, way, x, y, w, bias, axes, chosen, strides, wide, first, residual)
 
 
 for _way in WAYS:

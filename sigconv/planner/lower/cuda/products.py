@@ -128,7 +128,7 @@ def _lower_matrix(unit: Unit, b: DeviceBuilder, tile: Tile | None) -> None:
 def _each_tile() -> Iterator[tuple[str, dict[str, Any]]]:
     parts = (("lower", _lower_matrix), ("legal", _legal_matrix), ("cost", _cost_matrix))
     for tile in TILES:
-        yield f"gemm_{tile.name}", {part: partial(f, tile=tile) for part, f in parts}  # type: ignore[operator]
+        yield f"gemm_{tile.name}", {part: partial(f, tile=tile) for part, f in parts}
 
 
 for _name, _parts in _each_tile():
