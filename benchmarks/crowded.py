@@ -1,7 +1,7 @@
 """A machine with other work, and a program at rest: ``python -m benchmarks.crowded``, then ``benchmarks.render``.
 
-Two threads against one, run by run in turn in one process, beside 0 and more processes that never rest; then the CPU
-time of a process that has just run a net and does nothing.
+Two threads against one, a burst of runs each in turn in one process, beside 0 and more processes that never rest; then
+the CPU time of a process that has just run a net and does nothing.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ def turns(net: str, others: int, seconds: float, burst: float = 0.1) -> dict[str
                     session.run(feeds)
                     times[n].append(time.perf_counter() - start)
     figures = {
-        n: {"mean_ms": statistics.mean(t) * 1e3, "median_ms": statistics.median(t) * 1e3} for n, t in times.items()
+        name: {str(n): average(t) * 1e3 for n, t in times.items()}
+        for name, average in (("mean_ms", statistics.mean), ("median_ms", statistics.median))
     }
-    return {"net": net, "busy": others, "threads": {str(n): f for n, f in figures.items()}}
+    return {"net": net, "busy": others, **figures}
 
 
 def rest(net: str, threads: int, seconds: float = 1.0) -> dict[str, Any]:

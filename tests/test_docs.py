@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sigconv
-from benchmarks import render
+from benchmarks import crowded, render
 from sigconv import cli, config, demo
 from sigconv.ops import spec
 from sigconv.planner import matrix
@@ -120,3 +120,11 @@ def test_rendering():
     text = f"before {render.BEGIN}old{render.END} after"
     assert render.readme(text, DOCUMENT) == render.readme(render.readme(text, DOCUMENT), DOCUMENT)
     assert "old" not in render.readme(text, DOCUMENT)
+
+
+def test_the_page_beside_other_work_shows_what_was_measured():
+    rows = [crowded.turns("LeNet-5", others=0, seconds=0.1)]
+    document = {**DOCUMENT, "rows": rows, "rest": [crowded.rest("LeNet-5", threads=2, seconds=0.01)]}
+    cells = [line.split(" | ") for line in crowded.page(document).splitlines() if line.startswith("| LeNet-5")]
+    assert cells[0][2:4] == [f"{rows[0]['mean_ms'][n]:.3g}" for n in "12"]
+    assert len(cells) == 2
