@@ -95,10 +95,10 @@ def node_facts(node: Node, facts: Mapping[str, Fact], limit: int = SHAPE_ARITHME
     except FAILURES as e:
         raise ModelError(f"{node.label}: {e}") from e
     found += [Fact()] * (len(node.outputs) - len(found))
-    if any(isinstance(d, int) and d >= 1 << 63 for f in found for d in f.shape or ()):
-        raise ModelError(
-            f"{node.label}: an output of shape {[f.shape for f in found]} takes more bytes than there are numbers for"
-        )
+    sizes = [d for f in found for d in f.shape or () if isinstance(d, int)]
+    if not all(0 <= d < 1 << 63 for d in sizes):
+        problem = "has negative sizes" if min(sizes) < 0 else "takes more bytes than there are numbers for"
+        raise ModelError(f"{node.label}: an output of shape {[f.shape for f in found]} {problem}")
     if _computable(node, given, found, limit):
         arrays = [None if f is None else f.value for f in given]
         results = evaluate(node, arrays)

@@ -93,7 +93,13 @@ def _power_of_two(x: np.ndarray, saturate: bool, round_mode: str) -> np.ndarray:
     return np.where(finite, rounded, 0xFF).astype(np.uint8)
 
 
+def check_saturate(attrs: Attrs) -> None:
+    """ModelError unless ``saturate`` is 0 or 1: of other numbers some take all for true, onnxruntime all for false."""
+    check_choice(attrs["saturate"], (0, 1), "saturate")
+
+
 def _infer_cast(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
+    check_saturate(attrs)
     return [Fact(element_dtype(attrs["to"]), fact(facts, 0).shape)]
 
 
@@ -104,6 +110,7 @@ def cast(input: np.ndarray, *, to: int, saturate: int = 1, round_mode: str = "up
 
 
 def _infer_cast_like(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
+    check_saturate(attrs)
     return [Fact(fact(facts, 1).dtype, fact(facts, 0).shape)]
 
 

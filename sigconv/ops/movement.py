@@ -417,6 +417,10 @@ def _infer_reverse_sequence(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     axes = (attrs["batch_axis"], attrs["time_axis"])
     if sorted(axes) != [0, 1]:
         raise ModelError(f"batch_axis and time_axis are {axes}; accepted are (0, 1) and (1, 0)")
+    lengths = fact(facts, 1)
+    check_rank(lengths, (1,), what="sequence_lens")
+    if given.shape is not None and lengths.shape is not None:
+        merge_dim(given.shape[axes[0]], lengths.shape[0], "the batch and the number of sequence_lens")
     return [Fact(given.dtype, given.shape)]
 
 
@@ -425,7 +429,9 @@ def reverse_sequence(
     input: np.ndarray, sequence_lens: np.ndarray, *, batch_axis: int = 1, time_axis: int = 0
 ) -> np.ndarray:
     """For each batch entry, reverse the first ``sequence_lens`` steps."""
-    _infer_reverse_sequence([Fact.of(input)], {"batch_axis": batch_axis, "time_axis": time_axis}, 1)
+    _infer_reverse_sequence(
+        [Fact.of(input), Fact.of(sequence_lens)], {"batch_axis": batch_axis, "time_axis": time_axis}, 1
+    )
     steps = np.arange(input.shape[time_axis])[:, None]
     lengths = sequence_lens[None, :]
     if (sequence_lens < 0).any() or (sequence_lens > len(steps)).any():

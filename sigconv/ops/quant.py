@@ -27,7 +27,7 @@ from sigconv.ops._infer import (
 )
 from sigconv.ops._numeric import integer_range, is_float, widen
 from sigconv.ops._windows import correlate
-from sigconv.ops.cast import convert, element_dtype
+from sigconv.ops.cast import check_saturate, convert, element_dtype
 from sigconv.ops.linear import matmul_shape
 from sigconv.ops.nn import along_channels, conv_shape
 from sigconv.ops.spec import Fact, Shape, register
@@ -79,6 +79,7 @@ def _check_granularity(given: Fact, x: Fact, attrs: Attrs, what: str) -> None:
 
 
 def _infer_quantize(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
+    check_saturate(attrs)
     x, zero = fact(facts, 0), fact(facts, 2)
     check_dtype(x.dtype, FLOAT | {"int32"})
     for i, what in ((1, "y_scale"), (2, "y_zero_point")):

@@ -117,6 +117,9 @@ def _infer_roi_align(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     check_choice(
         attrs["coordinate_transformation_mode"], ("half_pixel", "output_half_pixel"), "coordinate_transformation_mode"
     )
+    size = attrs["output_height"], attrs["output_width"]
+    if min(size) < 1:
+        raise ModelError(f"output_height and output_width are {size}; 1 or more is accepted")
     dtype = common_dtype(facts, (0, 1), FLOAT)
     check_rank(x, (4,))
     check_rank(rois, (2,), what="rois")
@@ -126,9 +129,7 @@ def _infer_roi_align(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
         merge_dim(rois.shape[1], 4, "the second size of rois")
     if batch.shape is not None:
         regions = merge_dim(regions, batch.shape[0], "numbers of rois and batch_indices")
-    return [
-        Fact(dtype, (regions, None if x.shape is None else x.shape[1], attrs["output_height"], attrs["output_width"]))
-    ]
+    return [Fact(dtype, (regions, None if x.shape is None else x.shape[1], *size))]
 
 
 @register("RoiAlign", infer=_infer_roi_align, since=22)

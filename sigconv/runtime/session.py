@@ -266,6 +266,8 @@ class Session:
             else:
                 target = array(place)
                 assert target is not None
+                if result.shape != target.shape:
+                    raise ModelError(f"{place.name!r} of shape {result.shape} was expected to have {target.shape}")
                 target[...] = result
 
     def _view(
