@@ -74,7 +74,8 @@ def _lower(unit: Unit, b: Builder) -> None:
     rs = spatial_strides(r) if r else None
     flops = 2.0 * y.shape[0] * m * c * h.kernel * w.kernel * h.output * w.output
     b.emit(
-        kernels.direct_pixels_f32 if item == 4 else kernels.direct_pixels_f64, width=int(flops // GRAIN) + 1,
+        kernels.direct_pixels_f32 if item == 4 else kernels.direct_pixels_f64,
+        width=min(b.threads, int(flops // GRAIN) + 1),
         x=Address(x.buffer, x.address.offset - w.before * item), w=kernels.pack(weights),
         bias=own if isinstance(own, np.ndarray) else np.zeros(m, weights.dtype), y=y.address,
         residual=r.address if r else 0, batch=x.shape[0], channels=c, KH=h.kernel, KW=w.kernel, out_h=h.output,

@@ -58,6 +58,11 @@ class Split:
     def groups(self) -> tuple[int, int]:
         return tuple(-(-a.kernel // (a.stride * self.form.r)) for a in (self.h, self.w))  # type: ignore[return-value]
 
+    @property
+    def parts(self) -> int:
+        """Short filters that one long one becomes."""
+        return math.prod(self.groups) * self.h.stride * self.w.stride
+
     def origins(self) -> list[tuple[int, int]]:
         """Of each part: the input row and column that its tap 0 reads for output 0."""
         rows, columns = (
@@ -125,7 +130,7 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     assert split is not None
     x, y = b.shape(unit.node.inputs[0]), b.shape(unit.output)
     m, c = b.shape(unit.node.inputs[1])[:2]
-    c *= len(split.origins())
+    c *= split.parts
     vl, square = lanes(np.float32), form.n**2
     tiles = y[0] * math.prod(_tiles(form, unit, b))
     blocks, out_blocks = -(-c // vl), -(-m // vl)
