@@ -18,9 +18,10 @@ import pytest
 
 import sigconv.ops
 from sigconv.errors import ModelError
-from sigconv.ops.spec import REGISTRY, Fact, lookup
+from sigconv.ops.spec import REGISTRY, Fact
 from tests.cases.compute_nodes import F16, F32, F64, FAMILIES, I8, I32, I64, INF, NAN, U8, Case, normal, of
 from tests.cases.onnx_nodes import run_ort
+from tests.cases.operator_checks import infer, spec_of
 from tests.cases.recurrent_nodes import recurrent_cases
 
 MODULES = ("elementwise", "activation", "nn", "pool", "norm", "reduce", "linear", "quant", "contrib", "recurrent")
@@ -29,8 +30,7 @@ TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 
 
 def evaluated(case: Case) -> tuple[np.ndarray, ...]:
-    spec = lookup(case.op, case.domain)
-    assert spec is not None, f"{case.op} is not registered"
+    spec = spec_of(case.op, case.domain)
     before = [None if x is None else x.copy() for x in case.inputs]
     out = spec.evaluate(case.inputs, case.attrs, case.n_outputs)
     for x, old in zip(case.inputs, before, strict=True):
@@ -39,8 +39,7 @@ def evaluated(case: Case) -> tuple[np.ndarray, ...]:
 
 
 def inferred(case: Case, facts: Sequence[Fact | None]) -> Sequence[Fact]:
-    spec = lookup(case.op, case.domain)
-    assert spec is not None
+    spec = spec_of(case.op, case.domain)
     return spec.infer(facts, spec.attributes(case.attrs), case.n_outputs)
 
 
@@ -130,16 +129,8 @@ def test_signature_is_the_newest_schema(spec: Any) -> None:
 
 
 def evaluate(op: str, *inputs: np.ndarray | None, n_outputs: int = 1, **attrs: Any) -> Any:
-    spec = lookup(op)
-    assert spec is not None
-    out = spec.evaluate(inputs, attrs, n_outputs)
+    out = spec_of(op).evaluate(inputs, attrs, n_outputs)
     return out if n_outputs > 1 else out[0]
-
-
-def infer(op: str, *facts: Fact | None, n_outputs: int = 1, **attrs: Any) -> Sequence[Fact]:
-    spec = lookup(op)
-    assert spec is not None
-    return spec.infer(facts, spec.attributes(attrs), n_outputs)
 
 
 def test_swish() -> None:
@@ -200,7 +191,7 @@ def test_batch_norm_in_training(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(new_mean[c], 0.7 * mean[c] + 0.3 * plane.mean(), rtol=1e-5)
         np.testing.assert_allclose(new_var[c], 0.7 * var[c] + 0.3 * plane.var(), rtol=1e-5)
     facts = [Fact.of(a) for a in (x, scale, bias, mean, var)]
-    known = infer("BatchNormalization", *facts, n_outputs=3, training_mode=1)
+    known = infer("BatchNormalization", *facts, n=3, training_mode=1)
     assert [(f.dtype, f.shape) for f in known] == [(F32, shape), (F32, (3,)), (F32, (3,))]
 
 

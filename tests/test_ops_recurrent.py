@@ -9,9 +9,10 @@ import pytest
 
 import sigconv as sc
 from sigconv.errors import ModelError
-from sigconv.ops.spec import Fact, lookup
+from sigconv.ops.spec import Fact
 from tests.cases.compute_nodes import F16, F64, Case
 from tests.cases.onnx_nodes import node_model, run_ort
+from tests.cases.operator_checks import spec_of
 from tests.cases.recurrent_nodes import GATES, layer, naive
 
 LOOPS = [
@@ -24,9 +25,7 @@ LOOPS = [
 
 
 def evaluate(case: Case) -> tuple[np.ndarray, ...]:
-    spec = lookup(case.op)
-    assert spec is not None
-    return spec.evaluate(case.inputs, case.attrs, case.n_outputs)
+    return spec_of(case.op).evaluate(case.inputs, case.attrs, case.n_outputs)
 
 
 @pytest.mark.parametrize("case", LOOPS, ids=str)
@@ -91,8 +90,7 @@ def test_the_usual_forms_run_natively(case: Case, wanted: str) -> None:
 def test_no_steps_and_empty_sequences(op: str) -> None:
     case = layer(op, steps=3, batch=2, initial=True, lengths=True)
     none = [np.zeros((0, 2, 5), np.float32), *case.inputs[1:4], None, *case.inputs[5:]]
-    spec = lookup(op)
-    assert spec is not None
+    spec = spec_of(op)
     Y, *states = spec.evaluate(none, case.attrs, case.n_outputs)
     assert Y.shape == (0, 1, 2, 6)
     for have, first in zip(states, case.inputs[5:], strict=False):
@@ -158,6 +156,5 @@ def test_lengths_beyond_the_sequence() -> None:
 
 
 def infer(op: str, inputs: Any, attrs: Any) -> Any:
-    spec = lookup(op)
-    assert spec is not None
+    spec = spec_of(op)
     return spec.infer([None if x is None else Fact.of(x) for x in inputs], spec.attributes(attrs), 2)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from sigconv.errors import ModelError
-from sigconv.ops.spec import Fact, lookup
+from sigconv.ops.spec import Fact
 from tests.cases.compute_nodes import I32, I64, integers, normal, of
 from tests.cases.onnx_nodes import run_ort
+from tests.cases.operator_checks import spec_of
 
 
 def evaluate(op: str, inputs: Any, **attrs: Any) -> np.ndarray:
-    spec = lookup(op)
-    assert spec is not None
+    spec = spec_of(op)
     (known,) = spec.infer([None if x is None else Fact.of(x) for x in inputs], spec.attributes(attrs), 1)
     (y,) = spec.evaluate(inputs, attrs)
     assert (known.dtype, known.shape) == (y.dtype, y.shape)
@@ -45,8 +45,7 @@ def test_deform_conv(group: int, offset_group: int, attrs: Any, output: tuple[in
 def test_deform_conv_that_moves_nothing_is_a_convolution() -> None:
     x, w = normal(1, 2, 9), normal(3, 2, 4)
     still = np.zeros((1, 4, 6), np.float32)
-    conv = lookup("Conv")
-    assert conv is not None
+    conv = spec_of("Conv")
     np.testing.assert_allclose(
         evaluate("DeformConv", [x, w, still]), conv.evaluate([x, w], {})[0], rtol=1e-5, atol=1e-6
     )

@@ -23,9 +23,9 @@ def i64(*values: Any) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def spec_of(op: str) -> OpSpec:
-    found = lookup(op)
-    assert found is not None, op
+def spec_of(op: str, domain: str = "") -> OpSpec:
+    found = lookup(op, domain)
+    assert found is not None, f"{op} is not registered"
     return found
 
 
