@@ -262,6 +262,7 @@ def test_cache(monkeypatch, tmp_path: Path, capsys):
         (["explain", LENET, "--shape", "image=1,2"], "image"),
         (["explain", LENET, "--shape", "picture=1,1,32,32"], "picture"),
         (["explain", LENET, "--shape", "image=big"], "image=big"),
+        (["explain", LENET, "--measure"], "timed with --profile"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(Path(v).name for v in value),
 )

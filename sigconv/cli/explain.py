@@ -43,6 +43,8 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> int:
+    if arguments.measure or arguments.separable:
+        raise InputError("--measure and --separable are for a convolution; a MODEL is timed with --profile")
     model = load(arguments)
     shapes = fixed_shapes(model, arguments.shape)
     session = model.compile(shapes, threads=arguments.threads, device=arguments.device, fallback=arguments.fallback)

@@ -381,8 +381,8 @@ def contrib_cases() -> Iterator[Case]:
         for include in (0, 1):
             attrs = {**pool, "count_include_pad": include}
             for last in (0, 1):
-                attrs |= {"channels_last": last}
-                yield Case("QLinearAveragePool", [*image, of(0.07), of(8, dtype)], attrs, domain=MS, steps=1)
+                own = {**attrs, "channels_last": last}
+                yield Case("QLinearAveragePool", [*image, of(0.07), of(8, dtype)], own, domain=MS, steps=1)
         for last in (0, 1):
             yield Case(
                 "QLinearGlobalAveragePool", [*image, of(0.03), of(8, dtype)], {"channels_last": last}, domain=MS,
