@@ -234,13 +234,17 @@ SECONDS: dict[str, Callable[[Problem, Costs], float]] = {
 
 def predicted(problem: Problem) -> dict[str, float]:
     """Seconds by each method, whether or not it is legal; remembered for shapes and types."""
+    return _predicted(*_form(problem))
+
+
+def _form(problem: Problem) -> tuple[Any, ...]:
+    """What costs and error bounds depend on: all but the numbers."""
     fill = "none" if problem.zero_fill else problem.boundary
     shapes = (problem.x.shape, problem.w.shape, problem.conv, problem.start, problem.count)
-    return _predicted(*shapes, fill, problem.work, problem.w.dtype.kind == "c")
+    return (*shapes, fill, problem.work, problem.w.dtype.kind == "c")
 
 
-@functools.lru_cache(512)
-def _predicted(
+def _of_form(
     shape: tuple[int, ...],
     taps: tuple[int, ...],
     conv: tuple[bool, ...],
@@ -249,17 +253,32 @@ def _predicted(
     fill: str,
     work: np.dtype[Any],
     complex_taps: bool,
-) -> dict[str, float]:
+) -> Problem:
+    """A problem of that `_form`, whose numbers take no memory."""
     kind = work if complex_taps or work.kind != "c" else np.dtype(work.char.lower())
     x, w = np.broadcast_to(np.zeros((), work), shape), np.broadcast_to(np.zeros((), kind), taps)
     boundary = "fill" if fill == "none" else fill
-    problem = Problem(x, w, conv, start, count, boundary, 0 if fill == "none" else 1, work, work)
+    return Problem(x, w, conv, start, count, boundary, 0 if fill == "none" else 1, work, work)
+
+
+@functools.lru_cache(512)
+def _predicted(*form: Any) -> dict[str, float]:
+    problem = _of_form(*form)
     return {name: seconds(problem, COSTS) for name, seconds in SECONDS.items()}
 
 
 # --- accuracy ------------------------------------------------------------------------------------------------------
 def error_bound(problem: Problem, method: str) -> float:
-    """Error of the transforms as a share of the typical output of a signal that is as loud everywhere."""
+    """Error of the transforms as a share of the typical output of a signal that is as loud everywhere.
+
+    Remembered for shapes and types.
+    """
+    return _error_bound(method, *_form(problem))
+
+
+@functools.lru_cache(512)
+def _error_bound(method: str, *form: Any) -> float:
+    problem = _of_form(*form)
     points = math.prod(
         fft.block_sizes(problem) if method == "oa" else fft.sizes_of(problem, fft.transformed_axes(problem))
     )
@@ -279,13 +298,15 @@ def accurate(problem: Problem, method: str) -> str | None:
     axis = max((a for a, c in enumerate(problem.conv) if c), key=lambda a: x.shape[a], default=0)
     if not x.size:
         return None
-    x = np.moveaxis(x, axis, 0)
+    x = x.swapaxes(axis, 0)
     size = max(1, len(x) // SEGMENTS)
     whole = x[: len(x) // size * size].reshape(len(x) // size, -1)
     levels = _levels(whole, x.dtype.char if x.dtype.char in "fF" else "D" if x.dtype.kind == "c" else "d")
-    if x.dtype.char in "fF" and not (np.isfinite(levels) & (levels > 0)).all():  # squares beyond single precision
+    sound = np.isfinite(levels) & (levels > 0)
+    if x.dtype.char in "fF" and not sound.all():  # squares beyond single precision
         levels = _levels(whole, "D" if x.dtype.kind == "c" else "d")
-    levels = levels[np.isfinite(levels) & (levels > 0)]
+        sound = np.isfinite(levels) & (levels > 0)
+    levels = levels[sound]
     if not len(levels):
         return None
     error = error_bound(problem, method) * float(levels.max())
