@@ -131,6 +131,15 @@ def test_what_no_strip_can_do_runs_alone(rng):
             np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-4)
 
 
+def test_a_value_in_between_that_is_also_the_residual_is_kept(rng):
+    graph, feeds = residual_block((1, 16, 11, 12), 32, 32, rng)
+    nodes = (*graph.nodes, Node("Add", ("p", "dc"), ("y",), {}, "add"))
+    graph = graph.replace(nodes=nodes, outputs=(Value("y"),))
+    got, algorithms = run(graph, feeds)
+    assert "strips" not in algorithms
+    np.testing.assert_allclose(got["y"], interpret(graph, feeds)["y"], rtol=0, atol=1e-4)
+
+
 def test_nan_reaches_the_windows_that_read_it_only(rng):
     graph, feeds = residual_block((1, 16, 40, 12), 32, 16, rng)
     feeds["x"][0, 3, 20, 5] = np.nan

@@ -27,7 +27,7 @@ def chained(units: Sequence[Unit], graph: Graph, offered: Callable[[Unit], bool]
         while len(parts) < LENGTH and parts[-1].op == "Conv" and id(parts[-1]) not in taken:
             value = parts[-1].output
             following = reader.get(value)
-            if following is None or value in outputs or reads[value] != 1:
+            if following is None or value in outputs or reads[value] != 1 or following.residual == value:
                 break
             parts.append(following)
         if len(parts) == LENGTH and not any(id(p) in taken for p in parts):
