@@ -54,6 +54,17 @@ def tap(p, x, table, k, x0, at_d, at_h, at_w):
     return x.dtype.type(0)
 
 
+@device
+def store(p, v, group, m, at, bias, residual, y):
+    """Finish the sum ``v`` of channel ``m`` of a group; ``at``: where its pixel's output of channel 0 lies."""
+    at += group * p.y_group + m * p.y_m
+    if p.has_bias:
+        v += bias[group * p.m + m]
+    if p.has_residual:
+        v += residual[at]
+    y[at] = finish(v, p.alpha, p.lo, p.hi)
+
+
 def make(tile: Tile, real: type) -> Kernel:
     """The kernel of one tile size: ``tile.m`` output channels by ``tile.n`` pixels a block."""
     bm, bn, bk, tm, tn, threads = tile.m, tile.n, tile.k, tile.tm, tile.tn, tile.threads
@@ -114,13 +125,7 @@ def make(tile: Tile, real: type) -> Kernel:
             for j in range(tn):
                 at = target[column + j * across]
                 if m < p.m and at >= 0:
-                    at += group * p.y_group + m * p.y_m
-                    v = sums[0, j]
-                    if p.has_bias:
-                        v += bias[group * p.m + m]
-                    if p.has_residual:
-                        v += residual[at]
-                    y[at] = finish(v, p.alpha, p.lo, p.hi)
+                    store(p, sums[0, j], group, m, at, bias, residual, y)
             for r in range(tm - 1):  # the next row becomes the first: sums[i] would not stay in registers
                 for j in range(tn):
                     sums[r, j] = sums[r + 1, j]

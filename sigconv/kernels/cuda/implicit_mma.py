@@ -12,8 +12,7 @@ import numpy as np
 from numba import cuda
 
 from sigconv.kernels.cuda import mma
-from sigconv.kernels.cuda.epilogue import finish
-from sigconv.kernels.cuda.implicit_gemm import COLUMNS, PARAMS, tap, window
+from sigconv.kernels.cuda.implicit_gemm import COLUMNS, PARAMS, store, tap, window
 from sigconv.kernels.cuda.jit import Kernel, kernel
 
 PAD = 8
@@ -117,13 +116,7 @@ def make(tile: Tile, of: mma.Format) -> Kernel:
                     m = m0 + row + 16 * i + g + e // 2 * 8
                     at = target[column + 8 * j + 2 * q + e % 2]
                     if m < p.m and at >= 0:
-                        at += group * p.y_group + m * p.y_m
-                        v = sums[0, j, e]
-                        if p.has_bias:
-                            v += bias[group * p.m + m]
-                        if p.has_residual:
-                            v += residual[at]
-                        y[at] = finish(v, p.alpha, p.lo, p.hi)
+                        store(p, sums[0, j, e], group, m, at, bias, residual, y)
             for r in range(tm - 1):  # the next row becomes the first: sums[i] would not stay in registers
                 for j in range(tn):
                     for e in range(4):
