@@ -7,8 +7,7 @@ import pytest
 
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner.compile import compile_graph
-from sigconv.runtime.session import Session
-from tests.cases import windows
+from tests.cases.one_candidate import EPILOGUES, activated, epilogue, exact, run
 
 NAME = "direct_pixels"
 CASES = [  # x, output channels, taps, pads, strides, dilations
@@ -35,45 +34,28 @@ def graph_of(dtype, shape, channels, taps, pads, strides, dilations, tail=(), ex
     return Graph(nodes, tuple(inputs), (Value(nodes[-1].outputs[0], np.dtype(dtype)),), constants)
 
 
-def run(graph, feeds, threads):
-    program = compile_graph(graph, {k: a.shape for k, a in feeds.items()}, threads, only={NAME})
-    assert NAME in [row.algorithm for row in program.rows]
-    return next(iter(Session(program).run(feeds).values()))
-
-
-def exact(graph, x, **window):
-    wide = [a.astype(np.float64) for a in (x, graph.constants["w"], graph.constants["b"])]
-    return windows.conv_nd(*wide, **window)
-
-
 @pytest.mark.parametrize("dtype, error", [(np.float32, 2e-6), (np.float64, 1e-14)])
 @pytest.mark.parametrize("shape, channels, taps, pads, strides, dilations", CASES)
 def test_against_naive_loops(shape, channels, taps, pads, strides, dilations, dtype, error):
     x = np.random.default_rng(1).standard_normal(shape).astype(dtype)
     graph = graph_of(dtype, shape, channels, taps, pads, strides, dilations)
     want = exact(graph, x, pads=pads, strides=strides, dilations=dilations)
-    results = [run(graph, {"x": x}, threads) for threads in (1, 2, 3)]
+    results = [run(graph, {"x": x}, NAME, threads) for threads in (1, 2, 3)]
     assert np.abs(results[0] - want).max() <= error * np.abs(want).max()
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
-@pytest.mark.parametrize("alpha, low, high", [(0.2, -np.inf, np.inf), (1.0, 0.0, 6.0), (1.0, -0.5, 0.25)])
+@pytest.mark.parametrize("alpha, low, high", EPILOGUES)
 def test_residual_and_activation(channels, alpha, low, high):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 5, 9, 37)).astype(np.float32)
     r = rng.standard_normal((2, channels, 9, 37)).astype(np.float32)
-    last = (
-        Node("LeakyRelu", ("s",), ("y",), {"alpha": alpha}, "leaky")
-        if alpha != 1.0
-        else Node("Clip", ("s", "low", "high"), ("y",), {}, "clip")
-    )
-    tail = (Node("Add", ("c", "r"), ("s",), {}, "add"), last)
-    limits = {"low": np.float32(low), "high": np.float32(high)}
+    tail, limits = epilogue(alpha, low, high)
     graph = graph_of(np.float32, x.shape, channels, (3, 3), (1, 1, 1, 1), (1, 1), (1, 1), tail, limits)
     total = exact(graph, x, pads=(1, 1, 1, 1)) + r
-    want = np.clip(np.where(total < 0, alpha * total, total), low, high)
-    got = run(graph, {"x": x, "r": r}, 2)
+    want = activated(total, alpha, low, high)
+    got = run(graph, {"x": x, "r": r}, NAME, 2)
     assert np.abs(got - want).max() <= 2e-6 * np.abs(total).max()
 
 
@@ -81,7 +63,7 @@ def test_residual_and_activation(channels, alpha, low, high):
 def test_what_is_not_finite_reaches_only_its_windows(bad):
     x = np.random.default_rng(3).standard_normal((1, 2, 20, 40)).astype(np.float32)
     x[0, 1, 7, 30] = bad
-    got = run(graph_of(np.float32, x.shape, 3, (3, 3), (1, 1, 1, 1), (1, 1), (1, 1)), {"x": x}, 1)
+    got = run(graph_of(np.float32, x.shape, 3, (3, 3), (1, 1, 1, 1), (1, 1), (1, 1)), {"x": x}, NAME)
     touched = np.zeros((20, 40), bool)
     touched[6:9, 29:32] = True
     assert np.array_equal(np.isfinite(got[0]).all(axis=0), ~touched)

@@ -8,8 +8,8 @@ import pytest
 import sigconv as sc
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner.compile import compile_graph
-from sigconv.runtime.session import Session
 from tests.cases import windows
+from tests.cases.one_candidate import EPILOGUES, activated, epilogue, exact, run
 
 F32 = np.dtype(np.float32)
 ERROR = {"winograd_4x4": 1e-4, "winograd_3x3_4x4": 1e-4, "winograd_2x2": 1e-5, "winograd_2x2_5x5": 1e-4}
@@ -38,24 +38,13 @@ def graph_of(x, channels, pads, tail=(), taps=3):
     return Graph(nodes, tuple(inputs), (Value(nodes[-1].outputs[0], F32),), {"w": weights, "b": bias})
 
 
-def run(graph, feeds, name, threads=1):
-    program = compile_graph(graph, {k: a.shape for k, a in feeds.items()}, threads, only={name})
-    assert name in [row.algorithm for row in program.rows]
-    return next(iter(Session(program).run(feeds).values()))
-
-
-def exact(graph, x, pads):
-    wide = [a.astype(np.float64) for a in (x, graph.constants["w"], graph.constants["b"])]
-    return windows.conv_nd(*wide, pads=pads)
-
-
 @pytest.mark.parametrize("name", ERROR)
 @pytest.mark.parametrize("shape, channels, pads", CASES)
 def test_against_float64(shape, channels, pads, name):
     pads = [p + (TAPS[name] - 2) // 2 for p in pads]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     graph = graph_of(x, channels, pads, taps=TAPS[name])
-    want = exact(graph, x, pads)
+    want = exact(graph, x, pads=pads)
     results = [run(graph, {"x": x}, name, threads) for threads in (1, 2, 3)]
     assert np.abs(results[0] - want).max() <= ERROR[name] * np.abs(want).max()
     assert all(np.array_equal(results[0], other) for other in results[1:])
@@ -92,21 +81,17 @@ def test_longer_and_strided_filters_are_several_short_ones(shape, channels, kern
 
 
 @pytest.mark.parametrize("name", ERROR)
-@pytest.mark.parametrize("alpha, low, high", [(0.2, -np.inf, np.inf), (1.0, 0.0, 6.0), (1.0, -0.5, 0.25)])
+@pytest.mark.parametrize("alpha, low, high", EPILOGUES)
 def test_epilogue(name, alpha, low, high):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 18, 9, 10)).astype(np.float32)
     r = rng.standard_normal((2, 20, 9, 10)).astype(np.float32)
-    last = (
-        Node("LeakyRelu", ("s",), ("y",), {"alpha": alpha}, "leaky")
-        if alpha != 1.0
-        else Node("Clip", ("s", "low", "high"), ("y",), {}, "clip")
-    )
+    tail, limits = epilogue(alpha, low, high)
     pads = [1, 1, TAPS[name] - 2, TAPS[name] - 2]
-    graph = graph_of(x, 20, pads, (Node("Add", ("c", "r"), ("s",), {}, "add"), last), TAPS[name])
-    graph = graph.replace(constants=graph.constants | {"low": np.float32(low), "high": np.float32(high)})
-    total = exact(graph, x, pads) + r
-    want = np.clip(np.where(total < 0, alpha * total, total), low, high)
+    graph = graph_of(x, 20, pads, tail, TAPS[name])
+    graph = graph.replace(constants=graph.constants | limits)
+    total = exact(graph, x, pads=pads) + r
+    want = activated(total, alpha, low, high)
     got = run(graph, {"x": x, "r": r}, name, 2)
     assert np.abs(got - want).max() <= ERROR[name] * np.abs(total).max()
 
@@ -130,7 +115,7 @@ def test_what_is_not_finite_stays_within_the_tiles_that_read_it(name, m, bad):
 def test_tolerance_decides():
     x = np.random.default_rng(4).standard_normal((1, 64, 56, 56)).astype(np.float32)
     model = sc.Model(graph_of(x, 64, [1, 1, 1, 1]))
-    want = exact(model.graph, x, [1, 1, 1, 1])
+    want = exact(model.graph, x, pads=[1, 1, 1, 1])
     default = model.compile(threads=1)
     strict = model.compile(threads=1, tolerance=0)
     assert default.explain().rows[0].algorithm == "winograd_4x4"
