@@ -13,7 +13,7 @@ from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner import build
 from sigconv.planner.candidates import REGISTRY
 from sigconv.planner.compile import compile_graph
-from sigconv.planner.lower.cpu import direct, reduce
+from sigconv.planner.lower.cpu import depthwise, direct, direct_pixels, reduce
 from sigconv.runtime import session as runtime
 from sigconv.runtime.program import HostStep, Program
 from sigconv.runtime.runner import Prepared
@@ -77,8 +77,9 @@ def apart(buffers: Sequence[build.Buffer]) -> int:
 def finest_shares() -> Iterator[None]:
     """Every step is worth any number of threads, however small it is."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, grain in ((build, "COPY_GRAIN"), (direct, "GRAIN"), (reduce, "GRAIN")):
-            patch.setattr(module, grain, 1)
+        patch.setattr(build, "COPY_GRAIN", 1)
+        for module in (depthwise, direct, direct_pixels, reduce):
+            patch.setattr(module, "GRAIN", 1)
         yield
 
 

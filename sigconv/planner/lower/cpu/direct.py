@@ -26,7 +26,7 @@ PEAK = 1.0e11
 """Operations per second of one core that predictions assume; only ratios between candidates matter."""
 ROW = 48
 """Pixels of a row where they can be cut anywhere: whole tiles of every width."""
-GRAIN = 150_000
+GRAIN = 500_000
 """Operations worth a thread of their own."""
 
 WIDEST = next(iter(kernels.TILE))
