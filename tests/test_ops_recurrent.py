@@ -13,7 +13,7 @@ from sigconv.ops.spec import Fact
 from tests.cases.compute_nodes import F16, F64, Case
 from tests.cases.onnx_nodes import node_model, run_ort
 from tests.cases.operator_checks import spec_of
-from tests.cases.recurrent_nodes import GATES, layer, naive
+from tests.cases.recurrent_nodes import GATES, NATIVE, WEIGHTS, layer, naive
 
 LOOPS = [
     *(layer(op, layout=layout, direction="bidirectional", initial=True) for op in GATES for layout in (0, 1)),
@@ -45,26 +45,6 @@ def test_a_model_of_every_opset_matches_onnxruntime(op: str, opset: int) -> None
     want = run_ort(op, case.inputs, case.attrs, case.n_outputs, opset)
     for have, right in zip(model.run(feeds).values(), want, strict=True):
         np.testing.assert_allclose(have, right, rtol=1e-5, atol=1e-6)
-
-
-WEIGHTS = (1, 2, 3, 7)
-"""Inputs that the native form takes as constants."""
-
-NATIVE = [
-    *(layer(op, direction=d, initial=i, bias=not i, **more)
-      for op, more in (("GRU", {"linear_before_reset": 1}), ("GRU", {}), ("LSTM", {}), ("RNN", {}),
-                       ("LSTM", {"peepholes": True}))
-      for d in ("forward", "reverse", "bidirectional") for i in (False, True)),
-    layer("LSTM", steps=1, batch=1, size=1, hidden=1),
-    layer("GRU", steps=2, batch=1, size=1, hidden=1),
-    layer("RNN", steps=2, batch=1, size=3, hidden=1, activations=["Relu"]),
-    layer("RNN", direction="bidirectional", activations=["Tanh"] * 2),
-    layer("LSTM", direction="bidirectional", activations=["Sigmoid", "Tanh", "Tanh"] * 2),
-    layer("GRU", steps=40, batch=4, size=17, hidden=33, scale=0.2),
-    layer("LSTM", steps=40, batch=4, size=17, hidden=33, scale=0.2),
-    layer("LSTM", scale=9.0),
-    layer("GRU", steps=40, batch=1, size=16, hidden=16, linear_before_reset=1, scale=0.2),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NATIVE, ids=str)

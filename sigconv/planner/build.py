@@ -205,6 +205,7 @@ class Builder:
                     dtype,
                     (pixel_rows[0], width * block),
                     (pixel_rows[1], 1),
+                    joins_next=True,
                 )
         return tensor
 
@@ -338,7 +339,8 @@ class Builder:
         """Append a kernel call.
 
         A field is a number, an `Address`, an array or a `Kernel` (its address), a list of those, or the fields of a
-        record within the record. ``joins_next``: the next step may run beside this one.
+        record within the record. ``joins_next``: the next step may run beside this one, since neither
+        touches what the other writes.
         """
         record = np.zeros(1, kernel.args)
         addresses: dict[int, Address] = {}
@@ -377,13 +379,13 @@ class Builder:
             buffer.last = now
 
     def fill(
-        self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0
-    ) -> None:
+        self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0,
+        *, joins_next: bool = False,
+    ) -> None:  # fmt: skip
         """Strided fill with a constant."""
         fields = movement.plan_copy(sizes, strides, [0] * len(sizes))
-        self.emit(
-            movement.COPY[dtype.itemsize], joins_next=True, src=np.array([value], dtype), dst=target, width=1, **fields
-        )
+        src = np.array([value], dtype)
+        self.emit(movement.COPY[dtype.itemsize], joins_next=joins_next, src=src, dst=target, width=1, **fields)
 
     def copy(
         self, source: Address, source_strides: Sequence[int], target: Address, target_strides: Sequence[int],
@@ -398,7 +400,6 @@ class Builder:
         """Write ``value`` everywhere in a tensor but its margins."""
         sizes, strides = target.physical()
         self.fill(target.address, target.dtype, sizes, strides, value)
-        self._joined = False
 
     def gather(
         self, source: Address, tables: Sequence[np.ndarray], target: Address, target_strides: Sequence[int],

@@ -97,9 +97,10 @@ class DeviceBuilder(Builder):
         )  # fmt: skip
 
     def fill(
-        self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0
-    ) -> None:
-        """Strided fill with a constant."""
+        self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0,
+        *, joins_next: bool = False,
+    ) -> None:  # fmt: skip
+        """Strided fill with a constant; launches run one after the other."""
         number = self._kept(np.array([value], dtype))
         self.copy(number.address, [0] * len(sizes), target, strides, sizes, dtype)
 

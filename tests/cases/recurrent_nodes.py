@@ -57,6 +57,26 @@ def layer(
     return Case(op, inputs, {"hidden_size": hidden, **attrs}, 3 if op == "LSTM" else 2)
 
 
+WEIGHTS = (1, 2, 3, 7)
+"""Inputs that the native form takes as constants."""
+
+NATIVE = [
+    *(layer(op, direction=d, initial=i, bias=not i, **more)
+      for op, more in (("GRU", {"linear_before_reset": 1}), ("GRU", {}), ("LSTM", {}), ("RNN", {}),
+                       ("LSTM", {"peepholes": True}))
+      for d in ("forward", "reverse", "bidirectional") for i in (False, True)),
+    layer("LSTM", steps=1, batch=1, size=1, hidden=1),
+    layer("GRU", steps=2, batch=1, size=1, hidden=1),
+    layer("RNN", steps=2, batch=1, size=3, hidden=1, activations=["Relu"]),
+    layer("RNN", direction="bidirectional", activations=["Tanh"] * 2),
+    layer("LSTM", direction="bidirectional", activations=["Sigmoid", "Tanh", "Tanh"] * 2),
+    layer("GRU", steps=40, batch=4, size=17, hidden=33, scale=0.2),
+    layer("LSTM", steps=40, batch=4, size=17, hidden=33, scale=0.2),
+    layer("LSTM", scale=9.0),
+    layer("GRU", steps=40, batch=1, size=16, hidden=16, linear_before_reset=1, scale=0.2),
+]  # fmt: skip
+
+
 def recurrent_cases() -> Iterator[Case]:
     for op in GATES:
         for direction in DIRECTIONS:

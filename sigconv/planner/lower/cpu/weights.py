@@ -67,7 +67,7 @@ def pack_direct(b: Builder, weights: np.ndarray, source: Source, block: int) -> 
     start, all_lanes, used = tiles[-1]
     if used < all_lanes:
         pad = Address(target, (start * reduction + used) * item)
-        b.fill(pad, dtype, (groups, reduction, all_lanes - used), (group, all_lanes, 1))
+        b.fill(pad, dtype, (groups, reduction, all_lanes - used), (group, all_lanes, 1), joins_next=True)
     whole = c // block * block
     for (nv, used), run in itertools.groupby(tiles, key=lambda tile: tile[1:]):
         starts = [tile[0] for tile in run]
@@ -90,7 +90,7 @@ def pack_depthwise(b: Builder, source: Source) -> Address:
     target = b.new_buffer(-(-channels // vl) * vl * taps * item)
     tail = whole * vl * taps * item
     if rest:
-        b.fill(Address(target, tail + rest * item), dtype, (taps, vl - rest), (vl, 1))
+        b.fill(Address(target, tail + rest * item), dtype, (taps, vl - rest), (vl, 1), joins_next=True)
     for offset, blocks, width in ((0, whole, vl), (tail, 1, rest)):
         if blocks and width:
             b.copy(
@@ -110,7 +110,7 @@ def bias_table(
         if channels == m:
             return bias
         target = b.new_buffer(groups * channels * dtype.itemsize)
-        b.fill(Address(target, m * dtype.itemsize), dtype, (groups, channels - m), (channels, 1))
+        b.fill(Address(target, m * dtype.itemsize), dtype, (groups, channels - m), (channels, 1), joins_next=True)
         b.copy(bias, (m, 1), Address(target), (channels, 1), (groups, m), dtype)
         return Address(target)
     table = np.zeros((groups, channels), dtype)
