@@ -16,19 +16,6 @@ from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session
 
 
-class _Session(Session):
-    """A session that takes arrays by position and writes into the caller's."""
-
-    def call(self, arrays: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> None:
-        """Run on contiguous ``arrays``; fills ``outputs``, and sets those that are None."""
-        self._point(self._fixups[0], arrays)
-        self._point(self._fixups[1], outputs)
-        if self._only_native:
-            self._segments[0].run(self.program.threads)  # type: ignore[union-attr]
-        else:
-            self._run_mixed(list(arrays), outputs, self.program.threads)
-
-
 class Layer:
     """The program of a graph, called with arrays of the given dtypes.
 
@@ -38,7 +25,7 @@ class Layer:
     def __init__(self, graph: Graph, dtypes: Sequence[np.dtype[Any]], several: bool) -> None:
         self.program: Program = compile_graph(graph, {}, config.get("threads"))
         self._several = several
-        self._idle = [_Session(self.program)]
+        self._idle = [Session(self.program)]
         self._half = next((d for d in dtypes if d.name in HALVES), None)
         self._wide = [v.dtype for v in graph.inputs] if self._half is not None else None
         self._results = [(p.shape, p.dtype) for p in self.program.outputs]
@@ -63,7 +50,7 @@ class Layer:
         try:
             session = self._idle.pop()
         except IndexError:
-            session = _Session(self.program)
+            session = Session(self.program)
         try:
             session.call(feeds, results)
         finally:

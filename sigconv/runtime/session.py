@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from ctypes import addressof, c_char
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from sigconv import lines
 from sigconv.errors import InputError, ModelError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
+from sigconv.runtime import places
 from sigconv.runtime.locks import lock
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
@@ -52,33 +51,16 @@ def as_array(name: str, given: Any, dtype: np.dtype[Any] | None, shape: object) 
     return array.astype(dtype)
 
 
-def _address(array: np.ndarray) -> int:
-    """Where a contiguous array's elements lie."""
-    try:
-        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # a third of the time of the line below
-    except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype that buffers do not know
-        return int(array.__array_interface__["data"][0])
-
-
-@contextlib.contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """ModelError where there is no memory left."""
-    try:
-        yield
-    except MemoryError as e:
-        raise ModelError(f"the model at these shapes takes more memory than there is: {e}") from e
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An uninitialised array."""
-    with _out_of_memory():
-        return np.empty(shape, dtype)
+def _out_of_memory(error: MemoryError) -> ModelError:
+    return ModelError(f"the model at these shapes takes more memory than there is: {error}")
 
 
 def _memory(nbytes: int) -> np.ndarray:
     """Zeros that begin on a cache line; ModelError where there is no memory left for them."""
-    with _out_of_memory():
+    try:
         return lines.zeros(nbytes)
+    except MemoryError as e:
+        raise _out_of_memory(e) from e
 
 
 class Session:
@@ -96,21 +78,17 @@ class Session:
         self._arena = _memory(program.arena_nbytes)
         self._workspace = _memory(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
-        ensure(dict.fromkeys(s.kernel for s in native))
+        ensure(dict.fromkeys((places.KERNEL, *(s.kernel for s in native))))
         self._records = _memory(sum(lines.whole(s.record.nbytes) for s in native))
-        self._words = self._records.view(np.int64)
-        self._steps = np.zeros(len(native), STEP)
-        self._fixups: tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]] = (
-            [[] for _ in program.inputs],
-            [[] for _ in program.outputs],
-        )
         self._bases = {"arena": self._arena.ctypes.data, "workspace": self._workspace.ctypes.data}
         self._constants = [c.ctypes.data for c in program.constants]
-        at = 0
-        for i, step in enumerate(native):
-            self._bind(i, step, at)
+        self._steps = np.zeros(len(native) + 1, STEP)
+        at, of_arrays = 0, []
+        for step, entry in zip(native, self._steps[1:], strict=True):
+            of_arrays += self._bind(step, entry, at)
             at += lines.whole(step.record.nbytes)
-        self._memory = memoryview(self._records.data).cast("q") if self._records.nbytes else None
+        self._places = places.Places(len(program.inputs) + len(program.outputs), self._records, of_arrays)
+        self._steps[0] = self._places.step
         self._segments: list[Prepared | HostStep] = []
         self._segment_rows: list[Sequence[int]] = []
         self._cut(program.steps)
@@ -118,32 +96,36 @@ class Session:
             (p.name, p.dtype, p.shape) for p in program.inputs if p.dtype is not None and p.shape is not None
         ]
         self._input_names = frozenset(p.name for p in program.inputs)
-        self._only_native = len(self._segments) == 1 and isinstance(self._segments[0], Prepared)
+        self._results = [None if p.shape is None or p.dtype is None else (p.shape, p.dtype) for p in program.outputs]
+        self._output_names = tuple(p.name for p in program.outputs)
+        only = self._segments[0] if len(self._segments) == 1 else None
+        self._only_native = only if isinstance(only, Prepared) else None
 
-    def _bind(self, i: int, step: Step, at: int) -> None:
-        """Copy a record into place and write its addresses."""
+    def _bind(self, step: Step, entry: np.ndarray, at: int) -> list[tuple[int, int, int]]:
+        """Copy a record into place, write its addresses and the step; where those of arrays go: array, offset, byte."""
         self._records[at : at + step.record.nbytes] = step.record.view(np.uint8)
+        words, of_arrays = self._records.view(np.int64), []
         for position, ref in step.addresses.items():
-            word = (at + position) // 8
             if ref.space in ("input", "output"):
-                self._fixups[ref.space == "output"][ref.index].append((word, ref.offset))
+                first = len(self.program.inputs) if ref.space == "output" else 0
+                of_arrays.append((first + ref.index, ref.offset, at + position))
             else:
                 base = self._constants[ref.index] if ref.space == "constant" else self._bases[ref.space]
-                self._words[word] = base + ref.offset
-        entry = self._steps[i]
+                words[(at + position) // 8] = base + ref.offset
         entry["kernel"], entry["args"] = step.kernel.address, self._records.ctypes.data + at
         entry["width"], entry["fence"] = step.width, step.fence
+        return of_arrays
 
     def _cut(self, steps: Sequence[Step | HostStep | Launch]) -> None:
-        """Native segments and the host steps between them."""
-        start = end = 0
+        """Native segments and the host steps between them; the first one also writes the addresses of arrays."""
+        start, end = 0, 1
         rows: list[int] = []
         for step in (*steps, None):
             if isinstance(step, Step):
                 end += 1
-                rows.append(step.node)
+                rows += [step.node] * (end - start - len(rows))  # the first one's also counts the step before it
                 continue
-            if end > start:
+            if rows:
                 self._segments.append(Prepared(self._steps[start:end]))
                 self._segment_rows.append(rows)
                 start, rows = end, []
@@ -163,13 +145,19 @@ class Session:
         arrays = self._arrays(feeds)
         outputs = self._outputs()
         with self._lock:
-            self._point(self._fixups[0], arrays)
-            self._point(self._fixups[1], outputs)
-            if self._only_native:
-                self._segments[0].run(threads or self.program.threads)  # type: ignore[union-attr]
-            else:
-                self._run_mixed(arrays, outputs, threads or self.program.threads)
-        return {p.name: o for p, o in zip(self.program.outputs, outputs, strict=True)}  # type: ignore[misc]
+            self.call(arrays, outputs, threads)
+        return dict(zip(self._output_names, outputs, strict=True))  # type: ignore[arg-type]
+
+    def call(self, arrays: Sequence[np.ndarray], outputs: list[np.ndarray | None], threads: int | None = None) -> None:
+        """Run on contiguous ``arrays`` of the program's shapes and dtypes, in its order, while nobody else does.
+
+        Fills ``outputs``, and sets those that are None: they must be where a shape depends on data.
+        """
+        self._places.point([*arrays, *outputs])
+        if self._only_native is not None:
+            self._only_native.run(threads or self.program.threads)
+        else:
+            self._run_mixed(arrays, outputs, threads or self.program.threads)
 
     def explain(self) -> Explanation:
         """Which algorithm runs each fused group, why, and why not the others."""
@@ -183,8 +171,7 @@ class Session:
         outputs = self._outputs()
         best = np.full(len(self.program.rows), np.inf)
         with self._lock:
-            self._point(self._fixups[0], arrays)
-            self._point(self._fixups[1], outputs)
+            self._places.point([*arrays, *outputs])
             for _ in range(repeat):
                 seconds = np.zeros(len(best))
                 loose = self._strings(arrays)
@@ -199,40 +186,30 @@ class Session:
         return Profile(tuple(Timing(row, float(s)) for row, s in zip(self.program.rows, best, strict=True)))
 
     def _arrays(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The feeds in the program's order, checked."""
+        """The feeds in the program's order, checked: native, aligned, contiguous, copied only where they are not."""
         if type(feeds) is not dict:
             check_mapping(feeds)
-        arrays = [self._check(feeds, *spec) for spec in self._inputs]
+        arrays: list[np.ndarray] = []
+        for name, dtype, shape in self._inputs:
+            array: Any = feeds.get(name)
+            if type(array) is not np.ndarray or array.dtype != dtype:
+                array = as_array(name, array, dtype, shape)
+            if array.shape != shape:
+                raise InputError(f"input {name!r} has shape {array.shape}, this session was compiled for {shape}")
+            flags = array.flags
+            arrays.append(array if flags.c_contiguous and flags.aligned else np.array(array, order="C"))
         if len(feeds) != len(arrays):
             raise unknown_names("input", set(feeds) - self._input_names, self._input_names)
         return arrays
 
     def _outputs(self) -> list[np.ndarray | None]:
         """New arrays for the outputs; None where the shape depends on data."""
-        places = self.program.outputs
-        return [None if p.shape is None or p.dtype is None else _empty(p.shape, p.dtype) for p in places]
+        try:
+            return [None if result is None else np.empty(*result) for result in self._results]
+        except MemoryError as e:
+            raise _out_of_memory(e) from e
 
-    def _check(
-        self, feeds: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-    ) -> np.ndarray:
-        """The feed as a native, aligned, contiguous array; a copy only if it is not."""
-        array: Any = feeds.get(name)
-        if type(array) is not np.ndarray or array.dtype != dtype:
-            array = as_array(name, array, dtype, shape)
-        if array.shape != shape:
-            raise InputError(f"input {name!r} has shape {array.shape}, this session was compiled for {shape}")
-        flags = array.flags
-        return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
-
-    def _point(self, fixups: list[list[tuple[int, int]]], arrays: Sequence[np.ndarray | None]) -> None:
-        memory = self._memory
-        for places, array in zip(fixups, arrays, strict=True):
-            if places and array is not None and memory is not None:
-                address = _address(array)
-                for word, offset in places:
-                    memory[word] = address + offset
-
-    def _run_mixed(self, arrays: list[np.ndarray], outputs: list[np.ndarray | None], threads: int) -> None:
+    def _run_mixed(self, arrays: Sequence[np.ndarray], outputs: list[np.ndarray | None], threads: int) -> None:
         loose = self._strings(arrays)
         for segment in self._segments:
             if isinstance(segment, HostStep):
@@ -248,7 +225,11 @@ class Session:
         return {p.name: a for p, a in zip(self.program.inputs, arrays, strict=True) if a.dtype.kind == "O"}
 
     def _run_host(
-        self, step: HostStep, arrays: list[np.ndarray], outputs: list[np.ndarray | None], loose: dict[str, np.ndarray]
+        self,
+        step: HostStep,
+        arrays: Sequence[np.ndarray],
+        outputs: list[np.ndarray | None],
+        loose: dict[str, np.ndarray],
     ) -> None:
         def array(place: Place | None) -> np.ndarray | None:
             if place is None:

@@ -7,20 +7,16 @@ decided once, and a call with such arrays again is one look-up and one native ca
 from __future__ import annotations
 
 import ctypes
-import functools
-import sys
 from typing import Any
 
 import numpy as np
 
+from sigconv.kernels.cpu import objects
 from sigconv.signal import image, kernels, methods, problem
 from sigconv.signal.problem import Array
 
 REMEMBERED = 256
 """Kinds of calls that are kept."""
-
-HEAD = object.__basicsize__
-"""Bytes of a Python object before what its type adds."""
 
 _ZERO, _ONE = ctypes.c_int64(0), ctypes.c_int64(1)
 _SHORT, _LONG = ctypes.PYFUNCTYPE(None), ctypes.CFUNCTYPE(None)
@@ -37,8 +33,8 @@ class _Call:
         steps = [long.pop(0) if k > 1 else 0 for k in taps]
         first = sum((k - 1) * s for k, s in zip(taps, steps, strict=True)) if turned else 0
         self.layout = dict(
-            head=HEAD, first=first, w_row=-steps[0] if turned else steps[0], w_column=-steps[1] if turned else steps[1],
-            J=taps[0], K=taps[1], item=w.itemsize,
+            head=objects.HEAD, first=first, J=taps[0], K=taps[1], item=w.itemsize,
+            w_row=-steps[0] if turned else steps[0], w_column=-steps[1] if turned else steps[1],
         )  # fmt: skip
         self.desks: list[_Desk] = []
 
@@ -102,19 +98,10 @@ def run(
     return None if call is None else call.run(in1, in2)
 
 
-@functools.cache
-def _knows_arrays() -> bool:
-    """Whether an array object of this Python and this NumPy is what `sigconv.kernels.cpu.arrays` takes it for."""
-    a = np.arange(3.0)
-    if sys.implementation.name != "cpython":
-        return False
-    return ctypes.c_void_p.from_address(id(a) + HEAD).value == a.__array_interface__["data"][0]
-
-
 def _make(
     in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int
 ) -> _Call | None:
-    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not _knows_arrays():
+    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not objects.known():
         return None
     if not (in1.flags.aligned and in2.flags.aligned):
         return None
