@@ -59,6 +59,7 @@ TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 2e-3, "float64": 2e-3
 """Error of an answer as a share of its scale; one that was rounded to integers on the way may be a step off."""
 
 QUANTIZED = 0.1
+"""The same where layer after layer is rounded: a sum near a tie goes either way, and the next layer multiplies that."""
 
 WIDE = 1e6
 """Numbers beyond which the default tolerance, a share of an output's scale, may cover all else that the output holds:
@@ -208,7 +209,10 @@ def differs(got: Feeds, want: Feeds, quantized: bool = False) -> str:
         if a is None or (a.dtype, a.shape) != (b.dtype, b.shape):
             return f"{name!r} is {None if a is None else (a.dtype, a.shape)}, not {(b.dtype, b.shape)}"
         if a.dtype.kind not in "fV" and a.dtype.name != "bfloat16":
-            close = a == b if a.dtype.kind != "i" and a.dtype.kind != "u" else np.abs(a - b.astype(float)) <= 1
+            close: Any = a == b
+            if a.dtype.kind in "iu":
+                wide = b.astype(float)
+                close = np.abs(a - wide) <= (max(1, QUANTIZED * np.abs(wide).max(initial=0)) if quantized else 1)
             if not np.all(close):
                 return f"{name!r} differs"
             continue
