@@ -40,8 +40,8 @@ def no_value_changing_fastmath(module: str, tree: ast.Module) -> Iterator[Findin
 
 
 def knobs_live_in_config(module: str, tree: ast.Module) -> Iterator[Finding]:
-    """The environment is read in config.py only; kernels/simd.py reads numba's own NUMBA_CPU_NAME."""
-    if module in ("sigconv.config", "sigconv.kernels.simd"):
+    """The environment is read in config.py only; kernels/host.py reads numba's own variables."""
+    if module in ("sigconv.config", "sigconv.kernels.host"):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
@@ -55,6 +55,19 @@ def no_bare_except_no_stub(module: str, tree: ast.Module) -> Iterator[Finding]:
             yield node.lineno, "bare except"
         elif isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node):
             yield node.lineno, "NotImplementedError: a stub"
+
+
+def kernels_are_declared_without_numba(module: str, tree: ast.Module) -> Iterator[Finding]:
+    """A process that only loads kernels imports neither Numba nor LLVM: `kernels/late.py` stands in for them."""
+    late = ("sigconv.kernels.compiler", "sigconv.kernels.vectors")
+    if not module.startswith("sigconv.kernels") or module.startswith(("sigconv.kernels.cuda", *late)):
+        return
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            for name in names:
+                if name.split(".")[0] == "numba" or name.startswith("llvmlite.binding"):
+                    yield node.lineno, f"{name} is imported with the module"
 
 
 def modules_have_docstrings(module: str, tree: ast.Module) -> Iterator[Finding]:
@@ -81,6 +94,10 @@ LINTS: dict[Callable[[str, ast.Module], Iterator[Finding]], tuple[tuple[str, str
     no_bare_except_no_stub: (
         ("sigconv.model", "try:\n    f()\nexcept:\n    pass"),
         ("sigconv.model", "def f():\n    raise NotImplementedError"),
+    ),
+    kernels_are_declared_without_numba: (
+        ("sigconv.kernels.cpu.gemm", "from numba import carray"),
+        ("sigconv.kernels.simd", "import llvmlite.binding as llvm"),
     ),
     modules_have_docstrings: (("sigconv.model", "x = 1"),),
 }

@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import from_dtype, types
-from numba.extending import intrinsic
+
+from sigconv.kernels.late import intrinsic, types
+
+
+def pointer_to(dtype: Any) -> Any:
+    """Numba's type of a pointer to numbers of a NumPy dtype or scalar type."""
+    from numba import from_dtype
+
+    return types.CPointer(from_dtype(np.dtype(dtype)))
 
 
 @intrinsic
@@ -86,11 +93,10 @@ def array_field(args: np.dtype[Any], name: str) -> Any:
     Make it a module's global. A record's own arrays, read as attributes, would carry reference counts into the kernel.
     """
     dtype, offset = args.fields[name][:2]
-    number = from_dtype(dtype.base)
 
     @intrinsic
     def field(typingctx, args):
-        pointer = types.CPointer(number)
+        pointer = pointer_to(dtype.base)
 
         def codegen(context, builder, signature, values):
             first_byte = builder.bitcast(values[0], ir.IntType(8).as_pointer())

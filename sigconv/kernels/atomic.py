@@ -6,11 +6,9 @@ import ctypes
 import sys
 import time
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from sigconv.kernels.late import cgutils, intrinsic, types
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _WORD = 8  # bytes, and the alignment of every atomic word
@@ -70,6 +68,8 @@ def pause(typingctx):
     """Tell the core that this is a spin loop; nothing where the CPU has no such hint."""
 
     def codegen(context, builder, sig, args):
+        import llvmlite.binding as llvm
+
         name, values = _SPIN_HINTS.get(llvm.get_process_triple().split("-")[0], ("", ()))
         if name:
             hint = ir.FunctionType(ir.VoidType(), [_I32] * len(values))

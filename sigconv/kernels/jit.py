@@ -4,9 +4,9 @@
 it can), never on import. `inline` marks helpers that kernels call, `strict` those whose order of operations counts
 (range reductions). No kernel allocates, raises or touches Python.
 
-What is cached is the object file that LLVM made of a kernel, not Numba's own pickle of it: the linker loads it in a
-fraction of a millisecond, and typing, lowering and Numba's registries are never set up. Only this package's kernels are
-cached on disk, since the key covers the sources of this package and no others.
+What is cached is the object file that LLVM made of a kernel, not Numba's own pickle of it: it is linked in a fraction
+of a millisecond, and neither Numba nor LLVM is imported. Only this package's kernels are cached on disk, since the key
+covers the sources of this package and no others.
 """
 
 from __future__ import annotations
@@ -15,30 +15,36 @@ import functools
 import hashlib
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
-import numba
-import numba.extending
 import numpy as np
-from numba import types
-from numba.core.ccallback import CFunc
-from numba.core.codegen import get_host_cpu_features
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
-from numba.core.runtime import _nrt_python
 
 from sigconv import __version__, config
-from sigconv.kernels import cache
+from sigconv.kernels import cache, elf, host
+from sigconv.kernels.late import Late
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}  # never nnan or ninf: NaN and Inf must survive
 
-inline = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
-strict = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # said, not left out: callers' flags are inherited
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Decorate a helper that kernels call."""
+    return _helper(function, FASTMATH)
+
+
+def strict(function: Callable[..., Any]) -> Any:
+    """Decorate a helper that computes in the order it is written in, whatever its callers' flags."""
+    return _helper(function, False)
+
+
+def _helper(function: Callable[..., Any], fastmath: Any) -> Any:
+    def make() -> Any:
+        import numba
+
+        return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+
+    return Late(make, function)
 
 
 def overload(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +52,9 @@ def overload(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Literal arguments arrive as such, so that a mode or a boundary is settled while types are inferred.
     """
-    return numba.extending.overload(function, prefer_literal=True)  # type: ignore[no-any-return]
+    from numba import extending
+
+    return extending.overload(function, prefer_literal=True)  # type: ignore[no-any-return]
 
 
 KERNELS: dict[str, Kernel] = {}
@@ -54,8 +62,6 @@ KERNELS: dict[str, Kernel] = {}
 
 COMPILED: list[str] = []
 """Names of the kernels that this process has compiled itself, in order."""
-
-_CODEGEN_SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
 
 
 def _sources_digest() -> str:
@@ -71,13 +77,8 @@ _SOURCES = _sources_digest()
 
 @functools.cache
 def build_id() -> str:
-    """What the machine code depends on besides the kernel itself: sources, versions, CPU and Numba's settings."""
-    settings = numba.config
-    cpu = settings.CPU_NAME or llvm.get_host_cpu_name()
-    features = get_host_cpu_features() if settings.CPU_FEATURES is None else settings.CPU_FEATURES
-    versions = [__version__, numba.__version__, llvmlite.__version__, np.__version__, sys.version]
-    codegen = [f"{name}={getattr(settings, name, None)!r}" for name in _CODEGEN_SETTINGS]
-    return "\0".join([_SOURCES, *versions, llvm.get_process_triple(), cpu, features, *codegen])
+    """What the machine code depends on besides the kernel itself."""
+    return "\0".join([_SOURCES, __version__, host.identity()])
 
 
 class Kernel:
@@ -106,74 +107,38 @@ class Kernel:
     @property
     def address(self) -> int:
         """The machine address; compiles (or loads from the disk cache) on first use. RuntimeError if it allocates."""
-        if not self._address:
-            with global_compiler_lock:  # Numba's own: a lock of ours beside it could deadlock
-                if not self.load():
-                    self._address = _link(*self._compile())
+        if not self._address and not self.load():
+            from sigconv.kernels import compiler
+
+            with compiler.LOCK:
+                if not self._address:
+                    symbol, code = compiler.object_file(self.function, self.args, self.qualified_name)
+                    COMPILED.append(self.qualified_name)
+                    if self._cached and _sources_digest() == _SOURCES:  # else one was edited since it was imported
+                        cache.store(self.key, symbol.encode() + b"\0" + code)
+                    self._address = _link(symbol, code)
         return self._address
 
     def load(self) -> bool:
         """Whether the kernel is ready without compiling it: in memory already, or now loaded from the disk cache."""
-        if not self._address and self._cached:
-            with global_compiler_lock:
-                blob = None if self._address else cache.load(self.key)
-                if blob is not None:
-                    symbol, _, code = blob.partition(b"\0")
-                    self._address = _link(symbol.decode(), code)
+        if not self._address and self._cached and (blob := cache.load(self.key)) is not None:
+            symbol, _, code = blob.partition(b"\0")
+            self._address = _link(symbol.decode(), code)  # by two threads at once: either's copy will do
         return self._address != 0
 
-    def _compile(self) -> tuple[str, bytes]:
-        """The symbol of the C function and the object file that defines it; stored in the disk cache."""
-        signature = types.void(types.CPointer(numba.from_dtype(self.args)), types.int64, types.int64)
-        options = {"nopython": True, "error_model": "numpy", "fastmath": FASTMATH}
-        compiled = CFunc(self.function, (signature.args, signature.return_type), locals={}, options=options)
-        compiled.compile()
-        COMPILED.append(self.qualified_name)
-        library = compiled._library
-        _register_symbols()
-        called = [
-            f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
-        ]
-        if allocators := [name for name in called if name.startswith("NRT_MemInfo_alloc")]:
-            raise RuntimeError(f"kernel {self.qualified_name} allocates memory ({', '.join(allocators)})")
-        if unknown := [name for name in called if llvm.address_of_symbol(name) is None]:
-            raise RuntimeError(
-                f"kernel {self.qualified_name} calls {', '.join(unknown)}, which this process does not have"
-            )
-        if library.has_dynamic_globals:
-            raise RuntimeError(f"kernel {self.qualified_name} holds an address, which must come in its arguments")
-        symbol, code = compiled.native_name, library._get_compiled_object()
-        if self._cached and _sources_digest() == _SOURCES:  # else a source was edited since it was imported
-            cache.store(self.key, symbol.encode() + b"\0" + code)
-        return symbol, code
+
+def _link(symbol: str, code: bytes) -> int:
+    """Load an object file into this process; the address of ``symbol``."""
+    if address := elf.link(code, symbol):
+        return address
+    from sigconv.kernels import compiler
+
+    return compiler.link(code, symbol)
 
 
 def kernel(args: np.dtype[Any]) -> Callable[[Callable[..., None]], Kernel]:
     """Decorate a kernel whose arguments are one record of dtype ``args``."""
     return lambda function: Kernel(function, args)
-
-
-@functools.cache
-def _register_symbols() -> None:
-    """Name every C function that an object may refer to: LLVM leaves *all* of its calls null where one is unknown."""
-    cpu_target.target_context  # libm and Numba's helpers
-    for name, address in _nrt_python.c_helpers.items():
-        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-
-
-def _link(symbol: str, code: bytes) -> int:
-    """Load an object file into this process; the address of ``symbol``.
-
-    One engine an object: helpers of the same mangled name, compiled in different processes, never meet. The engine is
-    detached, hence never freed: a thread may still be running its code when the interpreter shuts down.
-    """
-    _register_symbols()
-    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    address = int(engine.get_function_address(symbol))
-    engine.detach()
-    return address
 
 
 def compilations() -> int:

@@ -6,54 +6,17 @@ a plain CPU runs the same kernels with narrow vectors; only the width and the ti
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic
+
+from sigconv.kernels import host
+from sigconv.kernels.late import cgutils, intrinsic, types
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
-_AVX512_CPUS = (
-    "x86-64-v4",
-    "skylake-avx512",
-    "cascadelake",
-    "cooperlake",
-    "icelake",
-    "tigerlake",
-    "rocketlake",
-    "sapphirerapids",
-    "emeraldrapids",
-    "graniterapids",
-    "znver4",
-    "znver5",
-)
-_AVX2_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "core-avx2")
-
-
-def _vector_bytes() -> int:
-    """Register width of the CPU that Numba compiles for, honouring NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
-    name, named_features = os.environ.get("NUMBA_CPU_NAME", ""), os.environ.get("NUMBA_CPU_FEATURES", "")
-    if name in ("", "host") and not named_features:
-        features = llvm.get_host_cpu_features()
-        has = lambda f: bool(features.get(f))  # noqa: E731
-    elif named_features:
-        wanted = set(named_features.split(","))
-        has = lambda f: "+" + f in wanted  # noqa: E731
-    elif name.startswith(_AVX512_CPUS):
-        return 64
-    else:
-        return 32 if name.startswith(_AVX2_CPUS) else 16
-    if has("avx512f") and has("avx512vl"):
-        return 64
-    return 32 if has("avx2") and has("fma") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
+VECTOR_BYTES = host.vector_bytes()
 
 
 def lanes(dtype: np.dtype | type) -> int:
@@ -71,26 +34,14 @@ READ_AHEAD = 8192
 """Bytes by which a product with one row asks for its weights ahead; further than a page, where hardware stops."""
 
 
-class VectorType(types.Type):
-    """A register of ``count`` floats as a Numba value."""
+def vector_of(dtype: Any) -> Any:
+    """Numba's type of a register of numbers of its type ``dtype``."""
+    from sigconv.kernels.vectors import VectorType
 
-    def __init__(self, dtype: types.Type, count: int) -> None:
-        self.dtype, self.count = dtype, count
-        super().__init__(name=f"Vector({dtype}, {count})")
-
-
-@register_default(VectorType)
-class VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, fe_type):
-        element = ir.FloatType() if fe_type.dtype == types.float32 else ir.DoubleType()
-        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.count))
-
-
-def vector_of(dtype: types.Type) -> VectorType:
     return VectorType(dtype, VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
-def _llvm_vector(dtype: types.Type) -> ir.VectorType:
+def _llvm_vector(dtype: Any) -> ir.VectorType:
     element = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
     return ir.VectorType(element, vector_of(dtype).count)
 

@@ -7,12 +7,12 @@ Asking for that address in Python takes longer than a short convolution.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import image
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray
 
 ARGS = np.dtype(
     [

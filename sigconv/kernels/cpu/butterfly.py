@@ -22,10 +22,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from sigconv.kernels.late import cgutils, intrinsic, types
 from sigconv.kernels.simd import I32, I64, VECTOR_BYTES, _fma, _llvm_vector, _splat, lanes
 
 GROUP = 4

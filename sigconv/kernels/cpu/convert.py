@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import inline, kernel
+from sigconv.kernels.late import carray
 
 ARGS = np.dtype([(name, np.int64) for name in ("src", "dst", "n", "pair")])
 """``n`` elements; ``pair`` is an entry of `PAIRS`."""
@@ -38,7 +38,7 @@ def _loop(src, dst, first, stop, a, b, between):
 @kernel(ARGS)
 def convert(args, thread, threads):
     """Elements of src as another type to dst."""
-    a = numba.carray(args, 1)[0]
+    a = carray(args, 1)[0]
     blocks = (a.n + BLOCK - 1) // BLOCK
     first, stop = blocks * thread // threads * BLOCK, min(a.n, blocks * (thread + 1) // threads * BLOCK)
     pair, src, dst = a.pair, a.src, a.dst

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import Kernel, kernel
+from sigconv.kernels.late import carray, cgutils, intrinsic, types
 from sigconv.kernels.simd import I64, VECTOR_BYTES, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes
 
 PIXELS = 14 if VECTOR_BYTES == 64 else 8

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray
 
 from sigconv import lines
 from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import TILE, lanes, register_tile
 
 DIRECT = np.dtype(

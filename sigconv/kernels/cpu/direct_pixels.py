@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray, cgutils, intrinsic, types
 from sigconv.kernels.simd import I64, VECTOR_BYTES, _clamp, _fma, _llvm_vector, _load, _splat, _store
 from sigconv.lines import zeros
 

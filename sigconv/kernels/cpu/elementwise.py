@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from sigconv.kernels import strides as _strides
 from sigconv.kernels.address import array_field, as_pointer, copy_bytes, fields, get, item_bytes, put
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import kernel, strict
+from sigconv.kernels.late import intrinsic, types
 
 CHUNK = 1024
 """Elements of a tile and of a register."""

@@ -18,13 +18,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels import border
 from sigconv.kernels.address import array_field, as_pointer, copy_bytes
 from sigconv.kernels.cpu import butterfly
 from sigconv.kernels.cpu.butterfly import GROUP, both_ways, forward_lanes, forward_steps, inverse_lanes, inverse_steps
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import lanes
 
 DOWN, ALONG, UP = 1, 2, 4

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from sigconv import lines
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray, cgutils, intrinsic, types
 from sigconv.kernels.simd import (
     I64,
     READ_AHEAD,

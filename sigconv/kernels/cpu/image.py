@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels import border
 from sigconv.kernels.address import as_pointer
@@ -23,6 +22,7 @@ from sigconv.kernels.cpu import rows
 from sigconv.kernels.cpu.image_layout import layout
 from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import VECTOR_BYTES, broadcast, fma, load, store
 
 ARGS = np.dtype(

@@ -6,13 +6,14 @@ body and the scalar tail.
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import strict
-from sigconv.kernels.simd import VectorType, _llvm_vector, _load, _splat, vector_of
+from sigconv.kernels.late import intrinsic, types
+from sigconv.kernels.simd import _llvm_vector, _load, _splat, vector_of
 
 
 @intrinsic
@@ -80,7 +81,9 @@ def log(x):
     return _log(x)
 
 
-def _as_double(x: types.Type) -> types.Type:
+def _as_double(x: Any) -> Any:
+    from sigconv.kernels.vectors import VectorType
+
     return VectorType(types.float64, x.count) if isinstance(x, VectorType) else types.float64
 
 

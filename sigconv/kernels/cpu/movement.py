@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from sigconv.kernels import strides as _strides
 from sigconv.kernels.address import array_field, as_pointer, copy_bytes, fields, get, item_bytes, put
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import intrinsic, types
 
 COPY_DIMS = 8
 GATHER_DIMS = 6

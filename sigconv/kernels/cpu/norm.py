@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import div, filled, lane, maximum, narrow, sqrt, widen
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import add, broadcast, fma, lanes, load, mul, store, sub
 
 BLOCK = 128
@@ -68,7 +68,7 @@ def make_layer_norm(dtype: type, name: str) -> Kernel:
     row_moments = _row_moments(dtype)
 
     def layer_norm(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         n, scale, bias = a.n, as_pointer(a.scale, dtype), as_pointer(a.bias, dtype)
         vectors = n // width
         for row in range(a.rows * thread // threads, a.rows * (thread + 1) // threads):
@@ -179,7 +179,7 @@ def make_group_norm(dtype: type, name: str) -> Kernel:
                     store(y, col * a.lanes, fma(sub(load(x, col * a.lanes), mean), gain, offset))
 
     def group_norm(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         vectors = (a.lanes + width - 1) // width
         items = a.batch * a.groups * vectors
         for item in range(items * thread // threads, items * (thread + 1) // threads):

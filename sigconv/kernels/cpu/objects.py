@@ -11,10 +11,10 @@ import functools
 import sys
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray
 
 HEAD = object.__basicsize__
 """Bytes of a Python object before what its type adds."""

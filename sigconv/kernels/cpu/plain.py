@@ -9,11 +9,11 @@ callers that are compiled themselves; `sigconv.signal.nan` is what Python calls.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels import border
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.jit import Kernel, kernel, strict
+from sigconv.kernels.late import carray
 
 ARGS = np.dtype(
     [

@@ -6,12 +6,12 @@ every layout), then combines the W taps of the buffer. A window of k x k costs 2
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import div, load_even, maximum
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import add, broadcast, lanes, load, store, store_first
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
@@ -134,7 +134,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 dst[w] = div(dst[w], dtype(max(area * divisor[w], 1)))
 
     def pool(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         start_d, divisor_d = as_pointer(a.start_d, np.int64), as_pointer(a.divisor_d, np.int64)
         start_h, divisor_h = as_pointer(a.start_h, np.int64), as_pointer(a.divisor_h, np.int64)
         lo_d, hi_d = as_pointer(a.tap_lo_d, np.int64), as_pointer(a.tap_hi_d, np.int64)

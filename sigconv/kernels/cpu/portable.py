@@ -6,11 +6,11 @@ dilation, pads and groups. An output row starts as the bias and gains one tap of
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 
 AXIS = ("size", "kernel", "stride", "dilation", "before", "output")
 """Per dimension: the fields of `geometry.WindowAxis` (conv) or `geometry.TransposedAxis` (conv_transpose)."""
@@ -95,7 +95,7 @@ def make_conv(dtype: type, name: str, transposed: bool) -> Kernel:
                 y[i * y_step + y_shift] += weight * x[i * x_step + x_shift]
 
     def conv(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         lo, hi = dtype(a.lo), dtype(a.hi)
         rows = a.batch * a.groups * a.outputs * a.output_d * a.output_h
         for r in range(rows * thread // threads, rows * (thread + 1) // threads):
@@ -134,7 +134,7 @@ def make_matmul(dtype: type, name: str) -> Kernel:
     size = np.dtype(dtype).itemsize
 
     def matmul(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         chunks = (a.n + COLUMNS - 1) // COLUMNS
         items = a.batch0 * a.batch1 * a.m * chunks
         for item in range(items * thread // threads, items * (thread + 1) // threads):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import exp
 from sigconv.kernels.jit import inline, kernel
+from sigconv.kernels.late import carray
 
 LSTM, GRU, GRU_AFTER, RNN, RNN_RELU = range(5)
 """Kinds of layer. GRU is linear before reset, GRU_AFTER multiplies the reset state."""
@@ -61,7 +61,7 @@ def _tanh(x):
 @kernel(ARGS)
 def recurrent_f32(args, thread, threads):
     """Threads share the sequences of the batch."""
-    a = numba.carray(args, 1)[0]
+    a = carray(args, 1)[0]
     hidden, size, columns, own_columns = a.hidden, a.size, a.columns, a.own_columns
     one = np.float32(1)
     at = a.work + 16 * thread * hidden

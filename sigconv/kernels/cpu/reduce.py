@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import exp, lane, magnitude, maximum, minimum, widen
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import add, broadcast, lanes, load, mul
 
 BLOCK = 128
@@ -92,7 +92,7 @@ def make(dtype: type, name: str, identity: float, value, combine, finish) -> Ker
         return result
 
     def reduce(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         n0, s0, n1, s1 = a.reduced0, a.src_reduced0, a.reduced1, a.src_reduced1
         n = np.float64(n0 * n1)
         across = a.src_inner == 1 and a.inner >= width  # vectors of neighbouring outputs
@@ -145,7 +145,7 @@ def make_log_sum_exp(dtype: type, name: str) -> Kernel:
         return dtype(math.log(result) + largest)
 
     def reduce(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         items = a.outer0 * a.outer1 * a.inner
         for item in range(items * thread // threads, items * (thread + 1) // threads):
             i = item % a.inner

@@ -5,11 +5,11 @@ As in `pool`: an output row first weighs its D x H input rows into a row buffer,
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import broadcast, fma, lanes, load, store
 
 AXIS = ("index", "weight", "taps")
@@ -66,7 +66,7 @@ def make(dtype: type, name: str) -> Kernel:
                 dst[w * a.lanes + v] = one
 
     def resize(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         row = as_pointer(a.row + size * thread * a.row_thread, dtype)
         rows = a.items * a.out_d * a.out_h
         for r in range(rows * thread // threads, rows * (thread + 1) // threads):

@@ -9,7 +9,6 @@ the kernel are, and what is flipped. A row holds (n - 1) * step + (K - 1) * dila
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, STEP_VECTORS, Numbers
@@ -18,6 +17,7 @@ from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
 from sigconv.kernels.cpu.rows_tile import make_small as _make_small
 from sigconv.kernels.cpu.rows_tile import make_step as _make_step
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray
 
 ARGS = np.dtype(
     [

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, from_dtype, types
-from numba.extending import intrinsic
 
-from sigconv.kernels.address import array_field, as_pointer
+from sigconv.kernels.address import array_field, as_pointer, pointer_to
 from sigconv.kernels.cpu.rows import NUMBERS, fitting, period_of
 from sigconv.kernels.cpu.rows_tile import Emitter, Numbers, chunks, const, make_line, smaller
 from sigconv.kernels.jit import Kernel, kernel
+from sigconv.kernels.late import carray, intrinsic, types
 from sigconv.kernels.simd import I32, _splat, _tail_mask
 
 ARGS = np.dtype(
@@ -41,13 +40,13 @@ def _make_border(numbers: Numbers):
 
     n, c and count are in elements, of which a complex number has two.
     """
-    source, sums, target = (from_dtype(np.dtype(t)) for t in (numbers.source, numbers.sum, numbers.target))
     parts, depth = numbers.parts, numbers.depth
 
     @intrinsic
     def border(typingctx, x, n, w, w_step, taps, period, c, y, count):
         i = types.int64
-        sig = types.void(types.CPointer(source), i, types.CPointer(sums), i, i, i, i, types.CPointer(target), i)
+        source, sums, target = map(pointer_to, (numbers.source, numbers.sum, numbers.target))
+        sig = types.void(source, i, sums, i, i, i, i, target, i)
 
         def codegen(context, b, sig, args):
             x, n, w, w_step, taps, period, c, y, count = args

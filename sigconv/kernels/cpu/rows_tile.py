@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import from_dtype, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from sigconv.kernels.address import pointer_to
+from sigconv.kernels.late import cgutils, intrinsic, types
 from sigconv.kernels.simd import I32, I64, VECTOR_BYTES, _fma, _splat, _tail_mask
 
 I8 = ir.IntType(8)
@@ -368,17 +367,13 @@ def make_step(numbers: Numbers):
 
 
 def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int, stride: int | None):
-    sums, target = (from_dtype(np.dtype(t)) for t in (numbers.sum, numbers.target))
-    table = types.CPointer(types.int64)
-
     @intrinsic
     def tile(
         typingctx, vectors, rows, column, taps, w, w_step, n_rows, period, dilation, distance, y, count
     ):  # fmt: skip
-        n = types.int64
-        sig = types.void(
-            n, table, n, n, types.CPointer(sums), n, n, n, n, n, types.CPointer(target), n
-        )  # fmt: skip
+        n, table = types.int64, types.CPointer(types.int64)
+        sums, target = map(pointer_to, (numbers.sum, numbers.target))
+        sig = types.void(n, table, n, n, sums, n, n, n, n, n, target, n)
 
         def codegen(context, builder, sig, args):
             e = Emitter(builder, numbers, lanes)
@@ -404,13 +399,12 @@ def make_shear(numbers: Numbers):
 
     No tile at all where numbers are complex: there one load serves two multiplications anyway.
     """
-    sums, target = (from_dtype(np.dtype(t)) for t in (numbers.sum, numbers.target))
-    table = types.CPointer(types.int64)
 
     @intrinsic
     def tile(typingctx, height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, count):
-        n = types.int64
-        sig = types.void(n, n, table, n, n, types.CPointer(sums), n, n, types.CPointer(target), n, n)
+        n, table = types.int64, types.CPointer(types.int64)
+        sums, target = map(pointer_to, (numbers.sum, numbers.target))
+        sig = types.void(n, n, table, n, n, sums, n, n, target, n, n)
 
         def codegen(context, builder, sig, args):
             e = Emitter(builder, numbers, numbers.lanes)
@@ -428,13 +422,12 @@ def make_shear(numbers: Numbers):
 
 def make_small(numbers: Numbers):
     """(rows, column, w, dilation, y, y_row, tiles): see `emit_small`; nothing where numbers are complex."""
-    sums, target = (from_dtype(np.dtype(t)) for t in (numbers.sum, numbers.target))
-    table = types.CPointer(types.int64)
 
     @intrinsic
     def tile(typingctx, rows, column, w, dilation, y, y_row, tiles):
-        n = types.int64
-        sig = types.void(table, n, types.CPointer(sums), n, types.CPointer(target), n, n)
+        n, table = types.int64, types.CPointer(types.int64)
+        sums, target = map(pointer_to, (numbers.sum, numbers.target))
+        sig = types.void(table, n, sums, n, target, n, n)
 
         def codegen(context, builder, sig, args):
             if numbers.parts == 1:

@@ -6,12 +6,12 @@ Sums are kept in float64.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import div, exp, lane, log, maximum, narrow, widen
 from sigconv.kernels.jit import Kernel, inline, kernel, strict
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import add, broadcast, lanes, load, store, sub
 
 ARGS = np.dtype(
@@ -113,7 +113,7 @@ def make(dtype: type, name: str, logarithmic: bool) -> Kernel:
                 dst[k * dst_n] = dst[k * dst_n] / dtype(total)
 
     def softmax(args, thread, threads):
-        a = numba.carray(args, 1)[0]
+        a = carray(args, 1)[0]
         by_row = a.inner == 1 and a.src_n == 1 and a.dst_n == 1
         by_columns = not by_row and a.src_inner == 1 and a.dst_inner == 1
         chunks = (a.inner + width - 1) // width

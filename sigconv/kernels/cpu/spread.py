@@ -5,10 +5,10 @@ from an origin of its own; zero outside. Phases of a strided window and shifts o
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray
 from sigconv.kernels.simd import lanes
 
 ARGS = np.dtype(

@@ -8,13 +8,13 @@ strip read again stay where they are until the buffer is full, and are then move
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import address_of, as_pointer, copy_bytes, get, put
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import depthwise
 from sigconv.kernels.cpu.direct import DIRECT
 from sigconv.kernels.jit import kernel
+from sigconv.kernels.late import carray
 
 STAGES = {"expand": DIRECT, "filter": depthwise.ARGS, "project": DIRECT}
 """The records of the three, as for whole images of one sample each; the addresses of what lies between are offsets."""

@@ -15,7 +15,6 @@ and for longer each time while that goes on.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.atomic import (
@@ -28,6 +27,7 @@ from sigconv.kernels.atomic import (
     read_clock,
 )
 from sigconv.kernels.jit import inline, kernel
+from sigconv.kernels.late import carray
 
 STEP = np.dtype([("kernel", np.int64), ("args", np.int64), ("width", np.int64), ("fence", np.int64)])
 """One kernel call. ``width``: most shares of use. ``fence``: all earlier steps end before this one begins."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils
+
+from sigconv.kernels.late import cgutils
 
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 _SUFFIX = {_FLOAT: "f32", _DOUBLE: "f64"}

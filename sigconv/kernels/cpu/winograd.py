@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
 
 from sigconv import lines
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray, intrinsic, types
 from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
 
 WINOGRAD = np.dtype(
