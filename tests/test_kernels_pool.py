@@ -33,7 +33,7 @@ def run(op, x, kernel, c=1, margin=0, threads=1, count_include_pad=False, **attr
         fields |= {f"start_{name}": start, f"tap_lo_{name}": lo, f"tap_hi_{name}": hi, f"divisor_{name}": divisor}
         fields[f"dilation_{name}"] = dilation
     d, h, w = (1,) * (5 - x.ndim) + window.output
-    row = np.full((threads, x.shape[-1] * c + pool.SPARE), np.nan, x.dtype)  # nothing of the spare may come out
+    row = np.full((threads, x.shape[-1] * c), np.nan, x.dtype)
     call(
         KERNELS[op, x.dtype.type],
         threads=threads,
@@ -60,6 +60,9 @@ CASES = [
     ((1, 2, 3), dict(kernel=[2], dilations=[7], pads=[5, 4])),  # windows without inputs
     ((2, 3, 5, 7), dict(kernel=[2, 2], strides=[1, 2])),  # rows shorter than a register
     ((1, 2, 4, 13), dict(kernel=[3, 4], dilations=[1, 3])),
+    ((1, 2, 28, 28), dict(kernel=[2, 2], strides=[2, 2])),  # fewer windows than lanes, or just more
+    ((1, 2, 12, 45), dict(kernel=[3, 2], strides=[3, 2], pads=[1, 1, 2, 1])),
+    ((2, 1, 9, 50), dict(kernel=[3, 3], strides=[2, 3], pads=[1, 1, 1, 1])),
     ((0, 3, 4, 4), dict(kernel=[2, 2])),
 ]
 

@@ -33,16 +33,21 @@ def inline(function: Callable[..., Any]) -> Any:
     return _helper(function, FASTMATH)
 
 
+def within(function: Callable[..., Any]) -> Any:
+    """Decorate a helper that becomes part of its callers however large it is."""
+    return _helper(function, FASTMATH, forceinline=True)
+
+
 def strict(function: Callable[..., Any]) -> Any:
     """Decorate a helper that computes in the order it is written in, whatever its callers' flags."""
     return _helper(function, False)
 
 
-def _helper(function: Callable[..., Any], fastmath: Any) -> Any:
+def _helper(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any:
     def make() -> Any:
         import numba
 
-        return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+        return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
 
     return Late(make, function)
 

@@ -12,24 +12,30 @@ from llvmlite import ir
 
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import strict
-from sigconv.kernels.late import intrinsic, types
-from sigconv.kernels.simd import _llvm_vector, _load, _splat, vector_of
+from sigconv.kernels.late import cgutils, intrinsic, types
+from sigconv.kernels.simd import _llvm_vector, _load, _masked_load, _splat, _tail_mask, vector_of
+
+
+def _extremum(builder, name, x, y):
+    """LLVM's own, which gives NaN where either is: two instructions more than the processor's, which gives y."""
+    element = x.type.element if isinstance(x.type, ir.VectorType) else x.type
+    count = f"v{x.type.count}" if isinstance(x.type, ir.VectorType) else ""
+    bits = "f32" if isinstance(element, ir.FloatType) else "f64"
+    fn_type = ir.FunctionType(x.type, [x.type, x.type])
+    fn = cgutils.get_or_insert_function(builder.module, fn_type, f"llvm.{name}.{count}{bits}")
+    return builder.call(fn, [x, y], fastmath=("nsz",))
 
 
 @intrinsic
 def maximum(typingctx, x, y):
     """The larger; NaN where either is."""
-    return x(x, x), lambda ctx, b, sig, a: b.select(
-        b.or_(b.fcmp_ordered(">", a[0], a[1]), b.fcmp_unordered("uno", a[0], a[0])), a[0], a[1]
-    )
+    return x(x, x), lambda ctx, b, sig, a: _extremum(b, "maximum", *a)
 
 
 @intrinsic
 def minimum(typingctx, x, y):
     """The smaller; NaN where either is."""
-    return x(x, x), lambda ctx, b, sig, a: b.select(
-        b.or_(b.fcmp_ordered("<", a[0], a[1]), b.fcmp_unordered("uno", a[0], a[0])), a[0], a[1]
-    )
+    return x(x, x), lambda ctx, b, sig, a: _extremum(b, "minimum", *a)
 
 
 @intrinsic
@@ -108,6 +114,13 @@ def narrow(typingctx, x, like):
     return like(x, like), lambda ctx, b, sig, a: _cast(ctx, b, a[0], sig.args[0], sig.return_type)
 
 
+def _evens(builder, low, high):
+    """Every other element of two vectors of which the second begins with the last element of the first."""
+    n = low.type.count
+    picks = [*range(0, n, 2), *range(n + 1, 2 * n, 2)]
+    return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), n), picks))
+
+
 @intrinsic
 def load_even(typingctx, pointer, offset):
     """The vector of every other element from ``pointer + offset``; reads nothing beyond its last one."""
@@ -117,10 +130,36 @@ def load_even(typingctx, pointer, offset):
         vec = _llvm_vector(sig.args[0].dtype)
         low = _load(b, a[0], a[1], vec)
         high = _load(b, a[0], b.add(a[1], ir.Constant(a[1].type, vec.count - 1)), vec)
-        picks = [*range(0, vec.count, 2), *range(vec.count + 1, 2 * vec.count, 2)]
-        return b.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), vec.count), picks))
+        return _evens(b, low, high)
 
     return vector(pointer, types.intp), codegen
+
+
+@intrinsic
+def load_first(typingctx, pointer, offset, count):
+    """The first ``count`` elements of the vector at ``pointer + offset``, then zeros; reads nothing else."""
+    vector = vector_of(pointer.dtype)
+
+    def codegen(ctx, b, sig, a):
+        vec = _llvm_vector(sig.args[0].dtype)
+        return _masked_load(b, a[0], a[1], vec, _tail_mask(b, a[2], vec))
+
+    return vector(pointer, types.intp, types.int64), codegen
+
+
+@intrinsic
+def load_first_even(typingctx, pointer, offset, count):
+    """The first ``count`` elements of what `load_even` gives, then any; reads nothing beyond the last of them."""
+    vector = vector_of(pointer.dtype)
+
+    def codegen(ctx, b, sig, a):
+        vec, last = _llvm_vector(sig.args[0].dtype), ir.Constant(a[1].type, vector.count - 1)
+        extent = b.sub(b.add(a[2], a[2]), ir.Constant(a[2].type, 1))
+        low = _masked_load(b, a[0], a[1], vec, _tail_mask(b, extent, vec))
+        high = _masked_load(b, a[0], b.add(a[1], last), vec, _tail_mask(b, b.sub(extent, last), vec))
+        return _evens(b, low, high)
+
+    return vector(pointer, types.intp, types.int64), codegen
 
 
 @intrinsic

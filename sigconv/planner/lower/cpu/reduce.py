@@ -77,7 +77,7 @@ def _lower_pool(unit: Unit, b: Builder) -> None:
     include = bool(unit.node.attrs.get("count_include_pad", 0))
     xs, ys = spatial_strides(x), spatial_strides(y)
     items = x.shape[0] * x.blocks
-    row = -(-window[2].size * x.block // 16) * 16 + pool.SPARE
+    row = -(-window[2].size * x.block // 16) * 16
     item = x.dtype.itemsize
     tables: dict[str, Any] = {}
     for dim, axis in zip("dhw", window, strict=True):
