@@ -168,11 +168,12 @@ def clamp(typingctx, x, lo, hi):
     return x(x, lo, hi), lambda ctx, b, sig, a: _clamp(b, *a)
 
 
-def _prefetch(builder, pointer):
+def _prefetch(builder, pointer, level=2, writes=False):
+    """Ask for the cache line at ``pointer`` in the cache of that level."""
     pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     fn_type = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
     fn = cgutils.get_or_insert_function(builder.module, fn_type, "llvm.prefetch.p0")
-    builder.call(fn, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+    builder.call(fn, [pointer, ir.Constant(I32, int(writes)), ir.Constant(I32, 4 - level), ir.Constant(I32, 1)])
 
 
 @intrinsic

@@ -70,6 +70,7 @@ def make(numbers: Numbers) -> Kernel:
         shear = shears and a.shear != 0 and step == 1
         height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
+        periods = (K + period - 1) // period
         block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
         groups = 1
@@ -97,11 +98,11 @@ def make(numbers: Numbers) -> Kernel:
                         c += size * lanes
                     elif step == 1:
                         size = fitting(line_vectors, lanes, left)
-                        line(size, rows, c, K, w, 1, J, period, dilation, 0, y, min(lanes, left))
+                        line(size, rows, c, K, w, 1, J, period, periods, dilation, 0, y, min(lanes, left))
                         c += size * lanes
                     else:
                         size = fitting(STEP_VECTORS, parts, left)
-                        step_tile(size, rows, c * step, K, w, 1, J, period, dilation, step * parts, y, 0)
+                        step_tile(size, rows, c * step, K, w, 1, J, period, periods, dilation, step * parts, y, 0)
                         c += size * parts
                 r += tall
 

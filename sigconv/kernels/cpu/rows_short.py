@@ -36,20 +36,20 @@ _x_field = array_field(ARGS, "x")  # the record's first word serves as the table
 
 
 def _make_border(numbers: Numbers):
-    """(x, n, w, w_step, taps, period, c, y, count): the first ``count`` sums of a register; tap 0 of lane 0 reads x[c].
+    """(x, n, w, w_step, taps, period, periods, c, y, count): the first ``count`` sums of a register.
 
-    n, c and count are in elements, of which a complex number has two.
+    Tap 0 of lane 0 reads x[c]; n, c and count are in elements, of which a complex number has two.
     """
     parts, depth = numbers.parts, numbers.depth
 
     @intrinsic
-    def border(typingctx, x, n, w, w_step, taps, period, c, y, count):
+    def border(typingctx, x, n, w, w_step, taps, period, periods, c, y, count):
         i = types.int64
         source, sums, target = map(pointer_to, (numbers.source, numbers.sum, numbers.target))
-        sig = types.void(source, i, sums, i, i, i, i, target, i)
+        sig = types.void(source, i, sums, i, i, i, i, i, target, i)
 
         def codegen(context, b, sig, args):
-            x, n, w, w_step, taps, period, c, y, count = args
+            x, n, w, w_step, taps, period, periods, c, y, count = args
             e = Emitter(b, numbers, numbers.lanes)
             cells = e.sums(parts)
             words = ir.VectorType(I32, e.lanes)
@@ -67,7 +67,7 @@ def _make_border(numbers: Numbers):
                     for part in range(parts):
                         e.multiply_add(value, e.tap(w, b.add(start, const(part))), cells[part,], mask)
 
-            chunks(b, depth, False, taps, period, body)
+            chunks(b, depth, False, taps, period, periods, body)
             e.store(e.result([cells[part,] for part in range(parts)]), y, const(0), _tail_mask(b, count, e.sum))
             return context.get_dummy_value()
 
@@ -89,6 +89,7 @@ def make(numbers: Numbers) -> Kernel:
         n, K, count = a.n * parts, a.K, a.count * parts
         before = (a.start - (K - 1)) * parts  # the input index that tap 0 of output 0 reads
         period = period_of(lanes, K, parts, depth == 1)
+        periods = (K + period - 1) // period
         inner = min(max(-before, 0), count)  # outputs inner … outer - 1 read nothing beyond the ends
         outer = max(min(n - (K - 1) * parts - before, count), inner)
         i = 0
@@ -96,11 +97,11 @@ def make(numbers: Numbers) -> Kernel:
             y = as_pointer(a.y + item * i, dtype)
             if inner <= i < outer:
                 size = fitting(sizes, lanes, outer - i)
-                line(size, rows, before + i, K, w, a.w_step, 1, period, parts, 0, y, min(lanes, outer - i))
+                line(size, rows, before + i, K, w, a.w_step, 1, period, periods, parts, 0, y, min(lanes, outer - i))
                 i = min(i + size * lanes, outer)
             else:
                 width = min(lanes, (inner if i < inner else count) - i)
-                border(x, n, w, a.w_step, K, period, before + i, y, width)
+                border(x, n, w, a.w_step, K, period, periods, before + i, y, width)
                 i += width
 
     short.__name__ = short.__qualname__ = f"short_{numbers.name}"
