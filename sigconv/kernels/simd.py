@@ -6,6 +6,7 @@ a plain CPU runs the same kernels with narrow vectors; only the width and the ti
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ TILE: dict[int, int] = {64: {4: 6, 2: 8, 1: 12}, 32: {3: 4, 2: 6, 1: 8}, 16: {2:
 (AVX-512) or 16 registers; at least 8 accumulators hide the latency of fma."""
 
 MOST_PIXELS = max(TILE.values())
+
+UNROLLED = 4
+"""Channels at once where the loop has nothing but them: more take longer to compile and are no faster."""
 
 READ_AHEAD = 8192
 """Bytes by which a product with one row asks for its weights ahead; further than a page, where hardware stops."""
@@ -176,46 +180,84 @@ def _prefetch(builder, pointer, level=2, writes=False):
     builder.call(fn, [pointer, ir.Constant(I32, int(writes)), ir.Constant(I32, 4 - level), ir.Constant(I32, 1)])
 
 
-@intrinsic
-def register_tile(
-    typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
-    lo, hi,
-):  # fmt: skip
-    """A tile of ``pixels`` outputs by ``vectors`` registers of channels that stays in registers over a whole reduction.
+_TILE_ARGS = """a b y r bias x_pixel x_block x_kd x_kh x_kw n_blocks block last_block kd0 kd1 kh0 kh1 KD KH KW y_pixel
+y_vector r_pixel r_vector tail ahead ahead_step first last alpha lo hi""".split()
+_ONE_TAP = {"kd0": 0, "kd1": 1, "kh0": 0, "kh1": 1, "KD": 1, "KH": 1, "KW": 1}
 
-    y[p, v] (+)= sum over blocks, kd, kh, kw, k of a[p*x_pixel + …, k] * b[…, k, v]; on the last pass then + r,
-    leaky(alpha), clamp(lo, hi). ``b`` is packed in the order of the loops; ``bias`` starts the sum on the first pass;
-    ``tail`` counts the valid lanes of the last register. Beside every channel of the reduction one cache line is asked
-    for, at address ``ahead`` + ``ahead_step`` * channels before: tiles that share weights so bring the next ones into
-    L2 together, a few bytes each; a burst of requests would have to wait for itself. The order of additions to one
-    output never depends on the tile it falls in, so results depend on neither tiling nor threads.
+
+def _make_register_tile(adjacent: tuple[str, ...] = ()) -> Any:
+    """The register tile; with ``adjacent``, that of one tap where those pixel strides are a register.
+
+    Such arguments are ignored. Left to the arguments, addresses are multiplied out anew and kept in memory, for want of
+    registers, between every 16 channels and the next: a tenth of the time.
     """
-    n, number = types.int64, a.dtype
-    sig = types.void(n, n, a, b, y, r, bias, *[n] * 22, types.boolean, types.boolean, number, number, number)
 
-    def codegen(context, builder, sig, args):
-        vec = _llvm_vector(sig.args[2].dtype)
-        shapes = [(p, v) for v, most in TILE.items() for p in range(1, most + 1)]
-        done = builder.append_basic_block("tile.done")
-        key = builder.add(builder.mul(args[1], ir.Constant(I64, MOST_PIXELS + 1)), args[0])
-        switch = builder.switch(key, done)
-        for p, v in shapes:
-            case = builder.append_basic_block(f"tile.{p}x{v}")
-            switch.add_case(ir.Constant(I64, v * (MOST_PIXELS + 1) + p), case)
-            builder.position_at_end(case)
-            _emit_tile(builder, vec, p, v, *args[2:])
-            builder.branch(done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
+    def settled(vec, args):
+        """The arguments of `_emit_tile` from ``unrolled`` on."""
+        known = _ONE_TAP | dict.fromkeys(adjacent, vec.count) if adjacent else {}
+        named = zip(_TILE_ARGS, args, strict=True)
+        return UNROLLED if adjacent else 1, *(ir.Constant(I64, known[n]) if n in known else arg for n, arg in named)
 
-    return sig, codegen
+    @intrinsic
+    def register_tile(
+        typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
+        kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last,
+        alpha, lo, hi,
+    ):  # fmt: skip
+        """A tile of ``pixels`` outputs by ``vectors`` registers of channels, in registers over a whole reduction.
+
+        y[p, v] (+)= sum over blocks, kd, kh, kw, k of a[p*x_pixel + …, k] * b[…, k, v]; on the last pass then + r,
+        leaky(alpha), clamp(lo, hi). ``b`` is packed in the order of the loops; ``bias`` starts the sum on the first
+        pass; ``tail`` counts the valid lanes of the last register. Beside every channel of the reduction one cache line
+        is asked for, at address ``ahead`` + ``ahead_step`` * channels before: tiles that share weights so bring the
+        next ones into L2 together, a few bytes each; a burst of requests would have to wait for itself. The order of
+        additions to one output never depends on the tile it falls in: results depend on neither tiling nor threads.
+        """
+        n, number = types.int64, a.dtype
+        sig = types.void(n, n, a, b, y, r, bias, *[n] * 22, types.boolean, types.boolean, number, number, number)
+
+        def codegen(context, builder, sig, args):
+            vec = _llvm_vector(sig.args[2].dtype)
+            shapes = [(p, v) for v, most in TILE.items() for p in range(1, most + 1)]
+            done = builder.append_basic_block("tile.done")
+            key = builder.add(builder.mul(args[1], ir.Constant(I64, MOST_PIXELS + 1)), args[0])
+            switch = builder.switch(key, done)
+            for p, v in shapes:
+                case = builder.append_basic_block(f"tile.{p}x{v}")
+                switch.add_case(ir.Constant(I64, v * (MOST_PIXELS + 1) + p), case)
+                builder.position_at_end(case)
+                _emit_tile(builder, vec, p, v, *settled(vec, args[2:]))
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return sig, codegen
+
+    return register_tile
+
+
+register_tile = _make_register_tile()
+pointwise_tile = _make_register_tile(("x_pixel", "y_pixel", "r_pixel"))
+strided_pointwise_tile = _make_register_tile(("y_pixel", "r_pixel"))
+
+
+@contextmanager
+def _loop(builder, start, end):
+    """A loop from ``start`` to ``end`` that gives its index; straight code where constants say that it has one turn.
+
+    LLVM would find out as well, and take twice as long over the tiles of one tap.
+    """
+    if [getattr(i, "constant", None) for i in (start, end)] == [0, 1]:
+        yield start
+    else:
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(I64, 1), inc=True) as (index, _):
+            yield index
 
 
 def _emit_tile(
-    builder, vec, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
-    lo, hi,
+    builder, vec, pixels, vectors, unrolled, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block,
+    last_block, kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first,
+    last, alpha, lo, hi,
 ):  # fmt: skip
     width = vectors * vec.count
     mul, plus = builder.mul, builder.add
@@ -245,6 +287,20 @@ def _emit_tile(
             for p, v in cells:
                 builder.store(read(y, y_at[p, v], v), acc[p, v])
 
+    def channel(w_row, a_pixels, k, next_line):
+        """One channel of the reduction, times its weights at every pixel."""
+        if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
+            for v in range(vectors):
+                _prefetch(builder, builder.gep(w_row, [const(READ_AHEAD // 4 + v * vec.count)]))
+        elif vectors > 1:  # of a single one loads set the pace already
+            line = plus(next_line, mul(k, ahead_step))
+            _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
+        w = [_load(builder, w_row, const(v * vec.count), vec) for v in range(vectors)]
+        for p in range(pixels):
+            x = _splat(builder, builder.load(builder.gep(a_pixels[p], [k])), vec)
+            for v in range(vectors):
+                builder.store(_fma(builder, x, w[v], builder.load(acc[p, v])), acc[p, v])
+
     taps = mul(mul(KD, KH), KW)
     final_block = builder.sub(n_blocks, const(1))
     with cgutils.for_range(builder, n_blocks) as blocks:
@@ -252,30 +308,23 @@ def _emit_tile(
         b_tap = mul(depth, const(width))
         b_block = builder.gep(b, [mul(mul(mul(blocks.index, block), taps), const(width))])
         a_block = builder.gep(a, [mul(blocks.index, x_block)])
-        with cgutils.for_range_slice(builder, kd0, kd1, const(1), inc=True) as (kd, _):
-            with cgutils.for_range_slice(builder, kh0, kh1, const(1), inc=True) as (kh, _):
-                tap_row = mul(plus(mul(kd, KH), kh), KW)
-                b_row = builder.gep(b_block, [mul(tap_row, b_tap)])
-                a_row = builder.gep(a_block, [plus(mul(kd, x_kd), mul(kh, x_kh))])
-                with cgutils.for_range(builder, KW) as columns:
-                    b_column = builder.gep(b_row, [mul(columns.index, b_tap)])
-                    a_column = builder.gep(a_row, [mul(columns.index, x_kw)])
-                    done = plus(mul(mul(blocks.index, block), taps), mul(plus(tap_row, columns.index), depth))
-                    next_line = plus(ahead, mul(done, ahead_step))
-                    a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
-                    with cgutils.for_range(builder, depth) as reduction:
-                        weights = builder.gep(b_column, [mul(reduction.index, const(width))])
-                        if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
-                            for v in range(vectors):
-                                _prefetch(builder, builder.gep(weights, [const(READ_AHEAD // 4 + v * vec.count)]))
-                        elif vectors > 1:  # of a single one loads set the pace already
-                            line = plus(next_line, mul(reduction.index, ahead_step))
-                            _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
-                        w = [_load(builder, weights, const(v * vec.count), vec) for v in range(vectors)]
-                        for p in range(pixels):
-                            x = _splat(builder, builder.load(builder.gep(a_pixels[p], [reduction.index])), vec)
-                            for v in range(vectors):
-                                builder.store(_fma(builder, x, w[v], builder.load(acc[p, v])), acc[p, v])
+        with _loop(builder, kd0, kd1) as kd, _loop(builder, kh0, kh1) as kh:
+            tap_row = mul(plus(mul(kd, KH), kh), KW)
+            b_row = builder.gep(b_block, [mul(tap_row, b_tap)])
+            a_row = builder.gep(a_block, [plus(mul(kd, x_kd), mul(kh, x_kh))])
+            with _loop(builder, const(0), KW) as kw:
+                b_column = builder.gep(b_row, [mul(kw, b_tap)])
+                a_column = builder.gep(a_row, [mul(kw, x_kw)])
+                done = plus(mul(mul(blocks.index, block), taps), mul(plus(tap_row, kw), depth))
+                next_line = plus(ahead, mul(done, ahead_step))
+                a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
+                whole = builder.and_(depth, const(-unrolled)) if unrolled > 1 else const(0)
+                for many, start, end in ((unrolled, const(0), whole), (1, whole, depth))[unrolled == 1 :]:
+                    with cgutils.for_range_slice(builder, start, end, const(many), inc=True) as (first_k, _):
+                        weights = builder.gep(b_column, [mul(first_k, const(width))])
+                        for i in range(many):
+                            k = plus(first_k, const(i))
+                            channel(builder.gep(weights, [const(i * width)]), a_pixels, k, next_line)
 
     with builder.if_then(last):
         has_residual = builder.icmp_unsigned("!=", builder.ptrtoint(r, I64), const(0))
@@ -284,10 +333,13 @@ def _emit_tile(
                 builder.store(builder.fadd(builder.load(acc[p, v]), read(r, at, v)), acc[p, v])
         zero = ir.Constant(vec, [0.0] * vec.count)
         slope, low, high = (_splat(builder, s, vec) for s in (alpha, lo, hi))
+        with builder.if_then(builder.fcmp_unordered("!=", alpha, ir.Constant(alpha.type, 1.0))):
+            for cell in cells:
+                value = builder.load(acc[cell])
+                value = builder.select(builder.fcmp_ordered("<", value, zero), builder.fmul(value, slope), value)
+                builder.store(value, acc[cell])
         for cell in cells:
-            value = builder.load(acc[cell])
-            value = builder.select(builder.fcmp_ordered("<", value, zero), builder.fmul(value, slope), value)
-            builder.store(_clamp(builder, value, low, high), acc[cell])
+            builder.store(_clamp(builder, builder.load(acc[cell]), low, high), acc[cell])
     for p, v in cells:
         value = builder.load(acc[p, v])
         if v == vectors - 1:

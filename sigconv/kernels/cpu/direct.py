@@ -18,7 +18,7 @@ from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.late import carray
-from sigconv.kernels.simd import TILE, lanes, register_tile
+from sigconv.kernels.simd import TILE, lanes, pointwise_tile, register_tile, strided_pointwise_tile
 
 DIRECT = np.dtype(
     [(name, np.int64) for name in (
@@ -73,7 +73,7 @@ def pack(weights: np.ndarray, block: int) -> np.ndarray:
     return out
 
 
-def _make(dtype):
+def _make(dtype, tile, name):
     vl = lanes(dtype)
     number = np.dtype(dtype).type
     size = np.dtype(dtype).itemsize
@@ -129,7 +129,7 @@ def _make(dtype):
                         residual = a.residual
                         if residual != 0:
                             residual += (r_row + p0 * a.r_pixel) * size
-                        register_tile(
+                        tile(
                             p1 - p0, nv, as_pointer(a.x + (x_row + p0 * a.x_pixel) * size, dtype), b,
                             as_pointer(a.y + (y_row + p0 * a.y_pixel) * size, dtype), as_pointer(residual, dtype),
                             bias, a.x_pixel, a.x_block, a.x_kd, a.x_kh, a.x_kw, blocks, a.block, last_block,
@@ -138,9 +138,13 @@ def _make(dtype):
                         )  # fmt: skip
                         ahead += depth * taps * ahead_step
 
-    direct.__name__ = f"direct_{np.dtype(dtype).name}"
+    direct.__name__ = direct.__qualname__ = name
     return kernel(DIRECT)(direct)
 
 
-direct_f32 = _make(np.float32)
-direct_f64 = _make(np.float64)
+direct_f32 = _make(np.float32, register_tile, "direct_float32")
+direct_f64 = _make(np.float64, register_tile, "direct_float64")
+pointwise_f32 = _make(np.float32, pointwise_tile, "pointwise_float32")
+"""One tap that is always inside the input, and pixels of x, y and the residual a register apart: 1x1 convolutions."""
+strided_pointwise_f32 = _make(np.float32, strided_pointwise_tile, "strided_pointwise_float32")
+"""The same, whatever the pixels of x are apart."""

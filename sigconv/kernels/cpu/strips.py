@@ -1,8 +1,8 @@
 """A convolution, a depthwise one and a 1x1 one in strips of rows: what lies between them never leaves the cache.
 
-The three run as the kernels `direct` and `depthwise` that they would be alone, called for a few rows at a time through
-their addresses; every number has the bits that it would have alone. The rows that the depthwise windows of the next
-strip read again stay where they are until the buffer is full, and are then moved to its beginning.
+The three run as the kernels of `direct` and `depthwise` that they would be alone, called for a few rows at a time
+through their addresses; every number has the bits that it would have alone. The rows that the depthwise windows of the
+next strip read again stay where they are until the buffer is full, and are then moved to its beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STAGES = {"expand": DIRECT, "filter": depthwise.ARGS, "project": DIRECT}
 
 ARGS = np.dtype(
     [(name, np.int64) for name in (
-        "direct", "depthwise",  # the kernels' addresses
+        "expander", "depthwise", "projector",  # the kernels' addresses
         "batch", "segments",  # work items: images x runs of rows
         "strip",  # output rows done at a time
         "capacity", "size",  # rows of the depthwise input that the buffer holds, and that there are
@@ -110,7 +110,7 @@ def strips_f32(args, thread, threads):
                     put(e_word, _FIRST, e.tile_first + 8 * tile)
                     put(e_word, _WIDTH, e.tile_width + 8 * tile)
                     put(e_word, _PIXELS, e.tile_pixels + 8 * tile)
-                    call_kernel(a.direct, expand, 0, 1)
+                    call_kernel(a.expander, expand, 0, 1)
                 put(f_word, _F_X, between + f.x + block * block_bytes)
                 put(f_word, _F_Y, filtered + block * f.y_block * _SIZE)
                 put(f_word, _F_W, f.w + block * taps * _LANES * _SIZE)
@@ -125,7 +125,7 @@ def strips_f32(args, thread, threads):
             put(p_word, _ROWS, rows)
             put(p_word, _CHUNK_ROWS, rows)
             put(p_word, _OUT_H, rows)
-            call_kernel(a.direct, project, 0, 1)
+            call_kernel(a.projector, project, 0, 1)
             row += rows
 
 

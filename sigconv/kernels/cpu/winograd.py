@@ -21,7 +21,7 @@ from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.cpu.direct import pack
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.late import carray, intrinsic, types
-from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, register_tile
+from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, pointwise_tile
 
 WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
@@ -257,7 +257,7 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
                             p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
                             of = as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype)
                             to = as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype)
-                            register_tile(
+                            pointwise_tile(
                                 p1 - p0, nv, of, weights, to, as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl,
                                 0, 0, 0, blocks, vl, final, 0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl,
                                 ahead + piece * ((blocks - 1) * vl + final) * ahead_step, ahead_step,

@@ -12,6 +12,7 @@ import numpy as np
 
 from sigconv.geometry import TransposedWindow, Window, WindowAxis
 from sigconv.kernels.cpu import direct as kernels
+from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Address, Builder, Tensor
 from sigconv.planner.candidates import Candidate, Cost, attach
@@ -67,8 +68,22 @@ def margin_of(axis: WindowAxis) -> tuple[int, int]:
 
 def emit(b: Builder, **call: Any) -> None:
     """One call of the direct kernel; see `fields`."""
-    kernel = kernels.direct_f32 if call["weights"].dtype == np.float32 else kernels.direct_f64
-    b.emit(kernel, **fields(b, **call))
+    record = fields(b, **call)
+    b.emit(kernel_of(record, call["weights"].dtype), **record)
+
+
+def kernel_of(record: dict[str, Any], dtype: np.dtype[Any]) -> Kernel:
+    """The kernel for what `fields` gives: that of one tap wherever what it takes for granted holds."""
+    if dtype == np.float64:
+        return kernels.direct_f64
+    one_tap = record["KD"] == record["KH"] == record["KW"] == 1
+    inside = all((record[n] == 0).all() for n in ("kd_lo", "kh_lo")) and all(
+        (record[n] == 1).all() for n in ("kd_hi", "kh_hi")
+    )
+    outputs = {record["y_pixel"], *([record["r_pixel"]] if record["residual"] else ())}
+    if not (one_tap and inside) or outputs != {lanes(dtype)}:
+        return kernels.direct_f32
+    return kernels.pointwise_f32 if record["x_pixel"] == lanes(dtype) else kernels.strided_pointwise_f32
 
 
 def fields(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sigconv.kernels.cpu import depthwise as depthwise_kernels
-from sigconv.kernels.cpu import direct as direct_kernels
 from sigconv.kernels.cpu import strips as kernels
 from sigconv.kernels.jit import ensure
 from sigconv.kernels.simd import lanes
@@ -118,19 +117,20 @@ def _lower(unit: Unit, b: Builder) -> None:
     bias = bias_of(middle, b, hidden, between.dtype)
     filters = {**middle_fields, "x": middle_fields["x"].offset, "y": 0, "bias": bias_table(b, bias, 1, hidden, x.dtype)}
     project = {**product(last, filtered, y, r), "x": 0}
+    expander, projector = (direct.kernel_of(record, x.dtype) for record in (expand, project))
     for record in (expand, filters, project):
         del record["width"]
     between_at = _share(kernels.RECORDS)
     filtered_at = between_at + _share(4 * blocks * between.strides[1])
     share = filtered_at + _share(4 * blocks * filtered.strides[1])
     segments = b.threads // math.gcd(b.threads, n)
-    ensure((direct_kernels.direct_f32, depthwise_kernels.depthwise_f32))
+    ensure((expander, depthwise_kernels.depthwise_f32, projector))
     b.emit(
-        kernels.strips, width=min(b.threads, n * segments), direct=direct_kernels.direct_f32,
-        depthwise=depthwise_kernels.depthwise_f32, batch=n, segments=segments, strip=strip, capacity=capacity,
-        size=rows.size, origin=-rows.before, extent=rows.extent, stride=rows.stride, left=4 * margin[0] * vl,
-        right=4 * margin[1] * vl, work=b.workspace(share * b.threads), work_thread=share, between=between_at,
-        filtered=filtered_at, expand=expand, filter=filters, project=project,
+        kernels.strips, width=min(b.threads, n * segments), expander=expander,
+        depthwise=depthwise_kernels.depthwise_f32, projector=projector, batch=n, segments=segments, strip=strip,
+        capacity=capacity, size=rows.size, origin=-rows.before, extent=rows.extent, stride=rows.stride,
+        left=4 * margin[0] * vl, right=4 * margin[1] * vl, work=b.workspace(share * b.threads), work_thread=share,
+        between=between_at, filtered=filtered_at, expand=expand, filter=filters, project=project,
     )  # fmt: skip
 
 
