@@ -292,6 +292,8 @@ def work(path: Path, seed: int, first: int, last: int) -> None:
     """A worker: a line before each case and one after it."""
     import resource
 
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the oracle's: it would keep the pipe open when this process has died
     found = pickle.loads(path.read_bytes())
     oracle = Oracle()
     sc.load(networks.cnn(1, size=8)).run({"x": np.zeros((1, 3, 8, 8), np.float32)})  # what is loaded once
@@ -300,7 +302,7 @@ def work(path: Path, seed: int, first: int, last: int) -> None:
         folder = Path(root) / "model"
         folder.mkdir()
         for i in range(first, last):
-            print("try", i, flush=True)
+            print("try", i, flush=True, file=out)
             case = damaged(found, seed, i, folder)
             for again in (False, True):
                 start = time.process_time()
@@ -316,7 +318,7 @@ def work(path: Path, seed: int, first: int, last: int) -> None:
                 if again and not detail:
                     outcome, detail = "FAILED", f"{seconds:.1f} s"
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print("did", i, outcome, f"{seconds:.3f}", peak, f"{case.name} {detail!r}", sep="\t", flush=True)
+            print("did", i, outcome, f"{seconds:.3f}", peak, f"{case.name} {detail!r}", sep="\t", flush=True, file=out)
     oracle.close()
 
 

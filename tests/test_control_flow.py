@@ -164,6 +164,9 @@ def test_wrong_branches(old: str, new: str, message: str) -> None:
         (control_flow.FOR, "more = Identity (keep)", "more = Cast <to = 9> (s)", "a condition must hold one element"),
         (control_flow.FOR, "kept = Sub (t, x)", "e = Cast <to = 7> (i)  one = Constant <value = int64[1] {1}> () "
          "r = Reshape (e, one)  kept = ConstantOfShape (r)", "must keep its shape"),
+        (control_flow.FOR, "(n, go, x)", '("", go, x)', "never end.* M is absent"),
+        (control_flow.FOR, "last, all = Loop (n,", "m = Constant <value_int = 9000000000000000> ()\n"
+         "last, all = Loop (m,", "never end.* M is huge"),
         (control_flow.FOR, "(n, go, x)", "(n, go)", "sub-graph 'b' takes 5 inputs, not 4"),
         (control_flow.SCAN, "num_scan_inputs = 2", "num_scan_inputs = 4", "num_scan_inputs is 4, there are 3 inputs"),
         (control_flow.SCAN, "scan_input_axes = [0, 1]", "scan_input_axes = [0]", "2 entries are needed"),

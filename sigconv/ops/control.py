@@ -92,6 +92,10 @@ def _settle(
         before = joined
 
 
+FOREVER = 1 << 40
+"""Rounds that nobody waits for: at a microsecond each they take 12 days."""
+
+
 def _infer_loop(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     check_dtype(fact(facts, 0).dtype, {"int64"}, "M")
     check_dtype(fact(facts, 1).dtype, BOOL, "cond")
@@ -101,6 +105,10 @@ def _infer_loop(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     round_facts = [Fact(np.dtype(np.int64), ()), Fact(np.dtype(bool), (), np.array(True))]
     joined, outputs = _settle(attrs["body"], round_facts, states, captured, 1)  # type: ignore[arg-type]
     goes_on = outputs[0].value
+    if goes_on is not None and _truth(goes_on) and (most[0] >= FOREVER if most else not present(facts, 0)):
+        raise ModelError(
+            "it would never end: its condition stays true, and " + ("M is huge" if most else "M is absent")
+        )
     trips: Dim = max(most[0], 0) if most and start and goes_on is not None and _truth(goes_on) else None
     trips = 0 if start is not None and not start else trips
     collected = [Fact(f.dtype, None if f.shape is None else (trips, *f.shape)) for f in outputs[1 + len(states) :]]
