@@ -14,7 +14,8 @@ from sigconv.kernels import strides as spaces
 from sigconv.kernels.cuda import movement
 from sigconv.kernels.cuda.jit import Kernel
 from sigconv.kernels.cuda.limits import blocks, check
-from sigconv.planner.build import Address, Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
+from sigconv.planner.tensors import Address, Tensor, c_strides
 from sigconv.runtime.program import HostStep, Launch, Operand, Step
 
 Array = Tensor | Address | np.ndarray | None

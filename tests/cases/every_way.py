@@ -14,6 +14,7 @@ from sigconv.planner import build
 from sigconv.planner.candidates import REGISTRY
 from sigconv.planner.compile import compile_graph
 from sigconv.planner.lower.cpu import depthwise, direct, direct_pixels, reduce
+from sigconv.planner.tensors import Buffer
 from sigconv.runtime import session as runtime
 from sigconv.runtime.program import HostStep, Program
 from sigconv.runtime.session import Session
@@ -61,7 +62,7 @@ def assert_guards(part: np.ndarray) -> None:
     assert (raw[start + part.nbytes :] == POISON).all(), "written past a buffer"
 
 
-def apart(buffers: Sequence[build.Buffer]) -> int:
+def apart(buffers: Sequence[Buffer]) -> int:
     """In place of `planner.memory.assign`: no buffer shares memory, and there are guards between them."""
     end = GUARD
     for buffer in buffers:
@@ -99,7 +100,7 @@ def run_alone(graph: Graph, feeds: Feeds, only: Collection[str]) -> Feeds:
 def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], rng: np.random.Generator) -> Feeds:
     """The outputs with ``threads`` shares a step in random order, every buffer and array between guards."""
     with pytest.MonkeyPatch.context() as patch:
-        buffers: list[build.Buffer] = []
+        buffers: list[Buffer] = []
         patch.setattr(build, "assign", lambda live: buffers.extend(live) or apart(buffers))
         patch.setattr(runtime, "_memory", guarded)
         program = compiled(graph, feeds, threads, only)

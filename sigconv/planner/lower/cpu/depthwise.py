@@ -8,7 +8,7 @@ import numpy as np
 
 from sigconv.kernels.cpu import depthwise as kernels
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
@@ -24,6 +24,7 @@ from sigconv.planner.lower.cpu.direct import (
 from sigconv.planner.lower.cpu.portable import clamp_only, finish
 from sigconv.planner.lower.cpu.reduce import single
 from sigconv.planner.lower.cpu.weights import bias_table, operand, pack_depthwise, packing_seconds
+from sigconv.planner.tensors import Address, Tensor
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:

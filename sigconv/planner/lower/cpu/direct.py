@@ -14,10 +14,11 @@ from sigconv.geometry import TransposedWindow, Window, WindowAxis
 from sigconv.kernels.cpu import direct as kernels
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Activation, Unit
 from sigconv.planner.lower.cpu.weights import Source, bias_table, operand, pack_direct, packing_seconds
+from sigconv.planner.tensors import Address, Tensor
 
 L1_BYTES = 32 * 1024
 """What one pass of packed weights may take, so that it stays in L1 beside the rows it meets."""

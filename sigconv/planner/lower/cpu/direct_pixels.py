@@ -8,7 +8,7 @@ import numpy as np
 
 from sigconv.kernels.cpu import direct_pixels as kernels
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
@@ -22,6 +22,7 @@ from sigconv.planner.lower.cpu.direct import (
     spatial_strides,
     three,
 )  # fmt: skip
+from sigconv.planner.tensors import Address, Tensor
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:

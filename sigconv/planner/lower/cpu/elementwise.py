@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from sigconv.kernels import strides as spaces
 from sigconv.kernels.cpu import elementwise as kernels
-from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.elementwise import program
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import known
 from sigconv.planner.lower.cpu.reduce import single, streaming, width
+from sigconv.planner.tensors import Address, Tensor
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:

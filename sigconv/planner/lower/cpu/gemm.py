@@ -10,7 +10,7 @@ from sigconv.geometry import WindowAxis
 from sigconv.kernels.cpu import direct as kernels
 from sigconv.kernels.cpu import gemm_24bit
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
@@ -25,6 +25,7 @@ from sigconv.planner.lower.cpu.direct import (
     known,
 )  # fmt: skip
 from sigconv.planner.lower.cpu.weights import Source, bias_table, operand, packing_seconds
+from sigconv.planner.tensors import Address, Tensor
 
 STREAM = 1e10
 """Bytes per second of one core at which weights come that no cache holds."""

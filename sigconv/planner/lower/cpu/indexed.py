@@ -13,11 +13,12 @@ import numpy as np
 
 from sigconv.errors import ModelError
 from sigconv.ops.select import gather_elements, gather_nd
-from sigconv.planner.build import Address, Builder, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import known
 from sigconv.planner.lower.cpu.reduce import streaming
+from sigconv.planner.tensors import Address, c_strides
 
 LARGEST = 1 << 22
 """Elements up to which offsets are worked out beforehand."""

@@ -12,11 +12,12 @@ from sigconv.kernels.cpu import resize as resize_kernels
 from sigconv.ops import lookup
 from sigconv.ops.movement import pad_amounts, pad_indices, slice_ranges
 from sigconv.ops.resize import resize_axes, resize_taps
-from sigconv.planner.build import Address, Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import known, spatial_strides
 from sigconv.planner.lower.cpu.reduce import single, spatial_input, streaming, width
+from sigconv.planner.tensors import Address, Tensor, c_strides
 
 MAX_AXES = 8
 Taps = tuple[np.ndarray, np.ndarray]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from sigconv.kernels.cpu import norm as kernels
-from sigconv.planner.build import Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import spatial_strides
 from sigconv.planner.lower.cpu.reduce import first_float, single, spatial_input, streaming, width
+from sigconv.planner.tensors import Tensor
 
 
 def _parameters(unit: Unit, b: Builder) -> list[np.ndarray | None]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sigconv.geometry import TransposedAxis
 from sigconv.kernels.cpu import portable as kernels
-from sigconv.planner.build import Address, Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Activation, Unit
 from sigconv.planner.lower.cpu import elementwise
@@ -23,6 +23,7 @@ from sigconv.planner.lower.cpu.direct import (
     transposed_window,
 )
 from sigconv.planner.lower.cpu.reduce import single
+from sigconv.planner.tensors import Address, Tensor, c_strides
 
 SPEED = 2.5e9
 """Operations per second that predictions assume of the portable kernels."""

@@ -6,9 +6,10 @@ import numpy as np
 
 from sigconv.kernels.cpu import recurrent as kernels
 from sigconv.ops.recurrent import DIRECTIONS
-from sigconv.planner.build import Address, Builder
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
+from sigconv.planner.tensors import Address
 
 SPEED = 2e10
 """Operations per second that predictions assume."""

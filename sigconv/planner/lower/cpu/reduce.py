@@ -10,10 +10,11 @@ import numpy as np
 
 from sigconv.geometry import Window
 from sigconv.kernels.cpu import pool, reduce, softmax
-from sigconv.planner.build import Buffer, Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import known, spatial_strides, three
+from sigconv.planner.tensors import Buffer, Tensor, c_strides
 
 GRAIN = 64 * 1024
 """Bytes worth a thread of their own."""

@@ -15,7 +15,7 @@ from sigconv.kernels.cpu import depthwise as depthwise_kernels
 from sigconv.kernels.cpu import strips as kernels
 from sigconv.kernels.jit import ensure
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Buffer, Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.chain import CHAIN
 from sigconv.planner.fuse import Unit
@@ -23,6 +23,7 @@ from sigconv.planner.lower.cpu import depthwise, direct
 from sigconv.planner.lower.cpu.direct import bias_of, conv_window, legal_conv, margin_of, spatial_strides, three
 from sigconv.planner.lower.cpu.portable import clamp_only
 from sigconv.planner.lower.cpu.weights import bias_table
+from sigconv.planner.tensors import Buffer, Tensor
 
 CACHED = 1 << 20
 """Bytes in between, of all images, that stay in the cache anyway: nothing to gain."""

@@ -16,7 +16,8 @@ import numpy as np
 
 from sigconv.kernels.cpu import direct as kernels
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Address, Builder, c_strides
+from sigconv.planner.build import Builder
+from sigconv.planner.tensors import Address, c_strides
 
 PACKING = 3e9
 """Bytes a second that predictions assume of packing."""

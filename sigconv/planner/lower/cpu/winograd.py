@@ -18,7 +18,7 @@ from sigconv.kernels.cpu.spread import spread_f32
 from sigconv.kernels.cpu.winograd import F2, F2_5, F3_4, F4, Form
 from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
-from sigconv.planner.build import Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import (
@@ -31,6 +31,7 @@ from sigconv.planner.lower.cpu.direct import (
     legal_conv,
     spatial_strides,
 )  # fmt: skip
+from sigconv.planner.tensors import Tensor
 
 CHUNK_BYTES = 1 << 20
 """What the points of a chunk of tiles may take, inputs and products together: half of an L2 cache."""

@@ -18,7 +18,7 @@ from sigconv.kernels.cuda.implicit_gemm import COLUMNS
 from sigconv.kernels.cuda.jit import Kernel
 from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.roofline import BANDWIDTH, LAUNCH, PEAK
-from sigconv.planner.build import Builder, Tensor
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit, of_codes
@@ -35,6 +35,7 @@ from sigconv.planner.lower.cuda.common import (
     triple,
     window_fields,
 )
+from sigconv.planner.tensors import Tensor
 
 TENSOR_PEAK = {"": PEAK, "tf32": 1.5e14, "f16": 2e14, "bf16": 2e14}
 """Operations per second that predictions assume: what fetching operands may leave of an H200's 5e14 and 1e15."""

@@ -11,11 +11,12 @@ import numpy as np
 
 from sigconv.kernels.cuda.gemm import GEMM, GEMVS, TILES, Tile
 from sigconv.kernels.cuda.roofline import BANDWIDTH, LAUNCH
-from sigconv.planner.build import Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cuda.common import add, epilogue, floats, tiled_seconds, traffic
+from sigconv.planner.tensors import Tensor, c_strides
 
 FEW_ROWS = 4
 """Rows of a product that reads its right operand once for each of them."""

@@ -15,7 +15,7 @@ from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.modulo import modulo_i64
 from sigconv.kernels.cuda.resize import RESIZE
 from sigconv.kernels.cuda.softmax import SOFTMAX
-from sigconv.planner.build import Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.elementwise import program
 from sigconv.planner.fuse import Unit
@@ -30,6 +30,7 @@ from sigconv.planner.lower.cpu.reduce import (
     reduced_axes,
 )
 from sigconv.planner.lower.cuda.common import add, by_axis, floats, legal, streaming, triple, window_fields
+from sigconv.planner.tensors import Tensor, c_strides
 
 LONG = 64
 """Elements of a reduction that a block shares; shorter ones get a thread."""

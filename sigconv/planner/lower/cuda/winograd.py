@@ -10,13 +10,14 @@ from sigconv.kernels.cuda import winograd as kernels
 from sigconv.kernels.cuda.gemm import GEMM, TILES, Tile
 from sigconv.kernels.cuda.limits import blocks
 from sigconv.kernels.cuda.roofline import BANDWIDTH, LAUNCH
-from sigconv.planner.build import Builder, Tensor, c_strides
+from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Cost
 from sigconv.planner.device import DeviceBuilder
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import conv_window
 from sigconv.planner.lower.cuda.common import MOST_ELEMENTS, add, epilogue, tiled_seconds, traffic
 from sigconv.planner.lower.cuda.convolution import Way, conv_operands, legal_product
+from sigconv.planner.tensors import Tensor, c_strides
 
 ERROR = 1e-4
 """What it adds to rounding, as a share of the output's scale: the CPU's figure for the same algorithm."""
