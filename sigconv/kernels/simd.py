@@ -291,7 +291,8 @@ def _emit_tile(
         """One channel of the reduction, times its weights at every pixel."""
         if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
             for v in range(vectors):
-                _prefetch(builder, builder.gep(w_row, [const(READ_AHEAD // 4 + v * vec.count)]))
+                line = builder.gep(w_row, [const(READ_AHEAD // 4 + v * vec.count)])
+                _prefetch(builder, line, level=1)  # into L2 is too late for what lies there
         elif vectors > 1:  # of a single one loads set the pace already
             line = plus(next_line, mul(k, ahead_step))
             _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
