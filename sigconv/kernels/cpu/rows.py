@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, STEP_VECTORS, Numbers
+from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, Numbers, fitting, period_of
 from sigconv.kernels.cpu.rows_tile import make_line as _make_line
 from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
 from sigconv.kernels.cpu.rows_tile import make_small as _make_small
 from sigconv.kernels.cpu.rows_tile import make_step as _make_step
-from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray
 
 ARGS = np.dtype(
@@ -37,30 +37,14 @@ BLOCK_BYTES = 24 << 10  # inputs of a column block that several rows share: half
 LINE_BLOCK = 4096  # columns of a block where no rows are shared
 
 
-@inline
-def period_of(lanes, taps, dilation, natural):
-    """How many taps apart inputs lie a register apart; all taps where the order is the natural one."""
-    return max(1, taps) if natural or lanes % dilation else lanes // dilation
-
-
-@inline
-def fitting(sizes, lanes, left):
-    """The first of the tile ``sizes`` (in registers, the last is 1) that ``left`` outputs fill."""
-    for size in sizes:
-        if size * lanes <= left:
-            return size
-    return 1
-
-
 def make(numbers: Numbers) -> Kernel:
     """The kernel of one variant; its taps have the type of its sums."""
-    line, step_tile = _make_line(numbers), _make_step(numbers)
+    line, step_line = _make_line(numbers), _make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
     shears = parts == 1  # elsewhere one load serves two multiplications anyway
     shear_tile, small_tile = _make_shear(numbers), _make_small(numbers)
     item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
-    line_vectors, depth = numbers.line_vectors, numbers.depth
-    longest = max(line_vectors[0], SHEAR_VECTORS[0]) * lanes
+    depth, longest = numbers.depth, max(numbers.line_vectors[0], SHEAR_VECTORS[0]) * lanes
 
     def rows_kernel(args, thread, threads):
         a = carray(args, 1)[0]
@@ -70,7 +54,6 @@ def make(numbers: Numbers) -> Kernel:
         shear = shears and a.shear != 0 and step == 1
         height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
-        periods = (K + period - 1) // period
         block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
         groups = 1
@@ -79,8 +62,8 @@ def make(numbers: Numbers) -> Kernel:
         total = blocks * groups
         for task in range(total * thread // threads, total * (thread + 1) // threads):
             b, g = task // groups, task % groups
-            first = n * b // blocks // lanes * lanes
-            last = n if b == blocks - 1 else n * (b + 1) // blocks // lanes * lanes
+            first = n * b // blocks // longest * longest
+            last = n if b == blocks - 1 else n * (b + 1) // blocks // longest * longest
             r, end = n_rows * g // groups, n_rows * (g + 1) // groups
             while r < end:
                 tall = min(height, end - r)
@@ -90,20 +73,16 @@ def make(numbers: Numbers) -> Kernel:
                     tiles = (last - c) // (SMALL_VECTORS * lanes)
                     small_tile(rows, c, w, dilation, as_pointer(a.y + y_item * (y_row * r + c), target), y_row, tiles)
                     c += tiles * SMALL_VECTORS * lanes
-                while c < last:
+                while c < last and tall > 1:
                     y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
-                    if tall > 1:
-                        size = fitting(SHEAR_VECTORS, lanes, left)
-                        shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
-                        c += size * lanes
-                    elif step == 1:
-                        size = fitting(line_vectors, lanes, left)
-                        line(size, rows, c, K, w, 1, J, period, periods, dilation, 0, y, min(lanes, left))
-                        c += size * lanes
-                    else:
-                        size = fitting(STEP_VECTORS, parts, left)
-                        step_tile(size, rows, c * step, K, w, 1, J, period, periods, dilation, step * parts, y, 0)
-                        c += size * parts
+                    size = fitting(SHEAR_VECTORS, lanes, left)
+                    shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
+                    c += size * lanes
+                y_line = a.y + y_item * (y_row * r + c)
+                if step == 1:
+                    line(rows, c, K, w, 1, J, period, dilation, lanes, y_line, last - c)
+                else:
+                    step_line(rows, c * step, K, w, 1, J, period, dilation, step * parts, y_line, last - c)
                 r += tall
 
     rows_kernel.__name__ = rows_kernel.__qualname__ = f"rows_{numbers.name}"

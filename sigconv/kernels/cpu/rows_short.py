@@ -13,8 +13,8 @@ import numpy as np
 from llvmlite import ir
 
 from sigconv.kernels.address import array_field, as_pointer, pointer_to
-from sigconv.kernels.cpu.rows import NUMBERS, fitting, period_of
-from sigconv.kernels.cpu.rows_tile import Emitter, Numbers, chunks, const, make_line, smaller
+from sigconv.kernels.cpu.rows import NUMBERS
+from sigconv.kernels.cpu.rows_tile import Emitter, Numbers, chunks, const, make_line, period_of, smaller
 from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray, intrinsic, types
 from sigconv.kernels.simd import I32, _splat, _tail_mask
@@ -79,7 +79,7 @@ def _make_border(numbers: Numbers):
 def make(numbers: Numbers) -> Kernel:
     """The kernel of one variant."""
     line, border = make_line(numbers), _make_border(numbers)
-    parts, lanes, depth, sizes = numbers.parts, numbers.lanes, numbers.depth, numbers.line_vectors
+    parts, lanes, depth = numbers.parts, numbers.lanes, numbers.depth
     dtype, item = numbers.source, np.dtype(numbers.source).itemsize
 
     def short(args, thread, threads):
@@ -92,17 +92,13 @@ def make(numbers: Numbers) -> Kernel:
         periods = (K + period - 1) // period
         inner = min(max(-before, 0), count)  # outputs inner … outer - 1 read nothing beyond the ends
         outer = max(min(n - (K - 1) * parts - before, count), inner)
-        i = 0
+        if inner < outer:
+            line(rows, before + inner, K, w, a.w_step, 1, period, parts, lanes, a.y + item * inner, outer - inner)
+        i = outer if inner == 0 else 0
         while i < count:
-            y = as_pointer(a.y + item * i, dtype)
-            if inner <= i < outer:
-                size = fitting(sizes, lanes, outer - i)
-                line(size, rows, before + i, K, w, a.w_step, 1, period, periods, parts, 0, y, min(lanes, outer - i))
-                i = min(i + size * lanes, outer)
-            else:
-                width = min(lanes, (inner if i < inner else count) - i)
-                border(x, n, w, a.w_step, K, period, periods, before + i, y, width)
-                i += width
+            width = min(lanes, (inner if i < inner else count) - i)
+            border(x, n, w, a.w_step, K, period, periods, before + i, as_pointer(a.y + item * i, dtype), width)
+            i = outer if i + width == inner else i + width
 
     short.__name__ = short.__qualname__ = f"short_{numbers.name}"
     return kernel(ARGS)(short)

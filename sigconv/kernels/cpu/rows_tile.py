@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from sigconv.kernels.address import pointer_to
+from sigconv.kernels.address import as_pointer, pointer_to
+from sigconv.kernels.jit import inline
 from sigconv.kernels.late import cgutils, intrinsic, types
 from sigconv.kernels.simd import I32, I64, VECTOR_BYTES, _fma, _prefetch, _splat, _tail_mask
 from sigconv.lines import LINE
@@ -193,6 +194,21 @@ def row_pointer(builder, rows, index, column, element):
     return builder.gep(builder.inttoptr(address, element.as_pointer()), [column])
 
 
+@inline
+def period_of(lanes, taps, dilation, natural):
+    """How many taps apart inputs lie a register apart; all taps where the order is the natural one."""
+    return max(1, taps) if natural or lanes % dilation else lanes // dilation
+
+
+@inline
+def fitting(sizes, lanes, left):
+    """The first of the tile ``sizes`` (in registers, the last is 1) that ``left`` outputs fill."""
+    for size in sizes:
+        if size * lanes <= left:
+            return size
+    return 1
+
+
 def smaller(builder, a, b):
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
@@ -212,40 +228,45 @@ def switch(builder, key, cases: dict[int, Any]) -> None:
 def chunks(builder, depth: int, shares: bool, taps, period, periods, body, alone=None) -> None:
     """Call ``body(q, first)`` to emit what adds the taps first, first + period … (``q`` of them), in the fixed order.
 
-    ``periods``: ``taps / period`` rounded up, given since a division for each tile is as long as five taps of it.
-    ``body`` is emitted once for each ``q`` up to ``depth``, or, unless it ``shares``, for 1 alone. With
-    ``period >= taps`` the order is the natural one. ``alone(begin, start, stop)``: emits instead of the loop over
-    ``body(1, begin + start)`` … ``body(1, begin + stop - 1)``.
+    ``periods``: ``taps / period`` rounded up. ``body`` is emitted once for each ``q`` up to ``depth``, or, unless it
+    ``shares``, for 1 alone. With ``period >= taps`` the order is the natural one. ``alone(begin, start, stop)``: emits
+    instead of the loop over ``body(1, begin + start)`` … ``body(1, begin + stop - 1)``.
+
+    Whole chunks first; then the phases of the last one that have a tap more than its others, then those others. What
+    comes before the loop is the same for all tiles of a call, and as little as possible is inside: between two runs of
+    taps the multipliers wait for it.
     """
-    chunk = builder.mul(period, const(depth))
-    count = builder.udiv(builder.add(periods, const(depth - 1)), const(depth))
-    with cgutils.for_range(builder, count) as outer:
-        begin = builder.mul(outer.index, chunk)
-        left = smaller(builder, builder.sub(taps, begin), chunk)
-        most = smaller(builder, builder.sub(periods, builder.mul(outer.index, const(depth))), const(depth))
-        full = builder.sub(left, builder.mul(builder.sub(most, const(1)), period))  # phases with one tap more
-        with cgutils.for_range(builder, const(2)) as half:
-            second = builder.icmp_signed("==", half.index, const(1))
-            q = builder.sub(most, half.index)
-            start, stop = builder.select(second, full, const(0)), builder.select(second, period, full)
+    b, one = builder, const(1)
+    even = b.icmp_signed("==", b.mul(periods, period), taps)
+    whole = b.udiv(b.select(even, periods, b.sub(periods, one)), const(depth))
+    chunk = b.mul(period, const(depth))
+    most = b.sub(periods, b.mul(whole, const(depth)))
+    longer = b.sub(b.sub(taps, b.mul(whole, chunk)), b.mul(b.sub(most, one), period))
+    rest = b.select(b.icmp_signed("==", most, const(0)), const(0), b.select(even, one, const(2)))
+    with cgutils.for_range(builder, b.add(whole, rest)) as run:
+        second = b.icmp_signed(">", run.index, whole)
+        begin = b.mul(smaller(b, run.index, whole), chunk)
+        full = b.icmp_signed("<", run.index, whole)
+        q = b.select(full, const(depth), b.select(second, b.sub(most, one), most))
+        start, stop = b.select(second, longer, const(0)), b.select(b.or_(full, second), period, longer)
 
-            def phases(emit):
-                with cgutils.for_range_slice(builder, start, stop, const(1), inc=True) as (phase, _):
-                    emit(builder.add(begin, phase))
+        def phases(emit):
+            with cgutils.for_range_slice(builder, start, stop, one, inc=True) as (phase, _):
+                emit(builder.add(begin, phase))
 
-            def one_by_one(first):
-                with cgutils.for_range(builder, q) as turn:
-                    body(1, builder.add(first, builder.mul(turn.index, period)))
+        def one_by_one(first):
+            with cgutils.for_range(builder, q) as turn:
+                body(1, builder.add(first, builder.mul(turn.index, period)))
 
-            def together(shared):
-                if shared == 1 and alone is not None:
-                    return lambda: alone(begin, start, stop)
-                return lambda: phases(lambda first: body(shared, first))
+        def together(shared):
+            if shared == 1 and alone is not None:
+                return lambda: alone(begin, start, stop)
+            return lambda: phases(lambda first: body(shared, first))
 
-            if shares:
-                switch(builder, q, {shared: together(shared) for shared in range(1, depth + 1)})
-            else:
-                phases(one_by_one)
+        if shares:
+            switch(builder, q, {shared: together(shared) for shared in range(1, depth + 1)})
+        else:
+            phases(one_by_one)
 
 
 def emit_line(
@@ -374,43 +395,65 @@ def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, tiles) -> None:
 
 
 def make_line(numbers: Numbers):
-    """(vectors, rows, column, taps, w, w_step, n_rows, period, periods, dilation, y, count): a tile of `line_vectors`.
+    """(rows, column, taps, w, w_step, n_rows, period, dilation, distance, y, n): ``n`` outputs of a row from address y.
 
-    The tile of one vector writes ``count`` sums and reads nothing for the others. Sizes are in elements of the
-    variant's types, so a complex number counts as two in column, dilation and count.
+    Sizes are in elements of the variant's types, so a complex number counts as two in column, dilation and n. Nothing
+    is read but what the outputs need.
     """
     return _make_line(numbers, numbers.lanes, numbers.line_vectors, numbers.depth, numbers.lanes)
 
 
 def make_step(numbers: Numbers):
-    """As `make_line` for outputs that lie ``stride`` inputs apart: one at a time, in `STEP_VECTORS`."""
+    """As `make_line` for outputs that lie ``distance`` inputs apart: one at a time, in `STEP_VECTORS`."""
     return _make_line(numbers, numbers.parts, STEP_VECTORS, 1, None)
 
 
 def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int, stride: int | None):
     @intrinsic
     def tile(
-        typingctx, vectors, rows, column, taps, w, w_step, n_rows, period, periods, dilation, distance, y, count
+        typingctx, vectors, rows, column, taps, w, w_step, n_rows, period, periods, dilation, distance, y, tiles, count
     ):  # fmt: skip
         n, table = types.int64, types.CPointer(types.int64)
         sums, target = map(pointer_to, (numbers.sum, numbers.target))
-        sig = types.void(n, table, n, n, sums, n, n, n, n, n, n, target, n)
+        sig = types.void(n, table, n, n, sums, n, n, n, n, n, n, target, n, n)
 
         def codegen(context, builder, sig, args):
             e = Emitter(builder, numbers, lanes)
-            _, *places, distance, y, count = args
+            _, rows, column, *places, distance, y, tiles, count = args
             apart = distance if stride is None else const(stride)
 
             def case(size):
                 masked = stride is not None and size == 1
-                return lambda: emit_line(e, size, depth, masked, *places, apart, y, count)
+
+                def emit():
+                    with cgutils.for_range(builder, tiles) as loop:
+                        done = builder.mul(loop.index, const(size))
+                        at = builder.add(column, builder.mul(done, apart))
+                        y_at = builder.gep(y, [builder.mul(done, const(lanes))])
+                        emit_line(e, size, depth, masked, rows, at, *places, apart, y_at, count)
+
+                return emit
 
             switch(builder, args[0], {size: case(size) for size in sizes})
             return context.get_dummy_value()
 
         return sig, codegen
 
-    return tile
+    item, target = np.dtype(numbers.target).itemsize, numbers.target
+
+    @inline
+    def line(rows, column, taps, w, w_step, n_rows, period, dilation, distance, y, n):
+        periods, done = (taps + period - 1) // period, 0
+        while done < n:
+            size = fitting(sizes, lanes, n - done)
+            tiles = max(1, (n - done) // (size * lanes))
+            tile(
+                size, rows, column + done // lanes * distance, taps, w, w_step, n_rows, period, periods, dilation,
+                distance, as_pointer(y + done * item, target), tiles, min(lanes, n - done),
+            )  # fmt: skip
+            done += tiles * size * lanes
+
+    return line
 
 
 def make_shear(numbers: Numbers):
