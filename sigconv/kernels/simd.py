@@ -31,9 +31,6 @@ TILE: dict[int, int] = {64: {4: 6, 2: 8, 1: 12}, 32: {3: 4, 2: 6, 1: 8}, 16: {2:
 
 MOST_PIXELS = max(TILE.values())
 
-UNROLLED = 4
-"""Channels at once where the loop has nothing but them: more take longer to compile and are no faster."""
-
 READ_AHEAD = 8192
 """Bytes by which a product with one row asks for its weights ahead; further than a page, where hardware stops."""
 
@@ -188,15 +185,14 @@ _ONE_TAP = {"kd0": 0, "kd1": 1, "kh0": 0, "kh1": 1, "KD": 1, "KH": 1, "KW": 1}
 def _make_register_tile(adjacent: tuple[str, ...] = ()) -> Any:
     """The register tile; with ``adjacent``, that of one tap where those pixel strides are a register.
 
-    Such arguments are ignored. Left to the arguments, addresses are multiplied out anew and kept in memory, for want of
-    registers, between every 16 channels and the next: a tenth of the time.
+    What is then known is ignored where it is passed. Left to it, addresses are multiplied out anew and kept in memory,
+    for want of registers, between every 16 channels and the next: a tenth of the time.
     """
 
     def settled(vec, args):
-        """The arguments of `_emit_tile` from ``unrolled`` on."""
         known = _ONE_TAP | dict.fromkeys(adjacent, vec.count) if adjacent else {}
         named = zip(_TILE_ARGS, args, strict=True)
-        return UNROLLED if adjacent else 1, *(ir.Constant(I64, known[n]) if n in known else arg for n, arg in named)
+        return (ir.Constant(I64, known[name]) if name in known else arg for name, arg in named)
 
     @intrinsic
     def register_tile(
@@ -245,7 +241,7 @@ strided_pointwise_tile = _make_register_tile(("y_pixel", "r_pixel"))
 def _loop(builder, start, end):
     """A loop from ``start`` to ``end`` that gives its index; straight code where constants say that it has one turn.
 
-    LLVM would find out as well, and take twice as long over the tiles of one tap.
+    LLVM would find that out as well, and take twice as long. (`cgutils.for_range` would too: its index cannot wrap.)
     """
     if [getattr(i, "constant", None) for i in (start, end)] == [0, 1]:
         yield start
@@ -255,9 +251,9 @@ def _loop(builder, start, end):
 
 
 def _emit_tile(
-    builder, vec, pixels, vectors, unrolled, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block,
-    last_block, kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first,
-    last, alpha, lo, hi,
+    builder, vec, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
+    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
+    lo, hi,
 ):  # fmt: skip
     width = vectors * vec.count
     mul, plus = builder.mul, builder.add
@@ -287,21 +283,6 @@ def _emit_tile(
             for p, v in cells:
                 builder.store(read(y, y_at[p, v], v), acc[p, v])
 
-    def channel(w_row, a_pixels, k, next_line):
-        """One channel of the reduction, times its weights at every pixel."""
-        if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
-            for v in range(vectors):
-                line = builder.gep(w_row, [const(READ_AHEAD // 4 + v * vec.count)])
-                _prefetch(builder, line, level=1)  # into L2 is too late for what lies there
-        elif vectors > 1:  # of a single one loads set the pace already
-            line = plus(next_line, mul(k, ahead_step))
-            _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
-        w = [_load(builder, w_row, const(v * vec.count), vec) for v in range(vectors)]
-        for p in range(pixels):
-            x = _splat(builder, builder.load(builder.gep(a_pixels[p], [k])), vec)
-            for v in range(vectors):
-                builder.store(_fma(builder, x, w[v], builder.load(acc[p, v])), acc[p, v])
-
     taps = mul(mul(KD, KH), KW)
     final_block = builder.sub(n_blocks, const(1))
     with cgutils.for_range(builder, n_blocks) as blocks:
@@ -319,13 +300,20 @@ def _emit_tile(
                 done = plus(mul(mul(blocks.index, block), taps), mul(plus(tap_row, kw), depth))
                 next_line = plus(ahead, mul(done, ahead_step))
                 a_pixels = [builder.gep(a_column, [mul(x_pixel, const(p))]) for p in range(pixels)]
-                whole = builder.and_(depth, const(-unrolled)) if unrolled > 1 else const(0)
-                for many, start, end in ((unrolled, const(0), whole), (1, whole, depth))[unrolled == 1 :]:
-                    with cgutils.for_range_slice(builder, start, end, const(many), inc=True) as (first_k, _):
-                        weights = builder.gep(b_column, [mul(first_k, const(width))])
-                        for i in range(many):
-                            k = plus(first_k, const(i))
-                            channel(builder.gep(weights, [const(i * width)]), a_pixels, k, next_line)
+                with _loop(builder, const(0), depth) as k:
+                    weights = builder.gep(b_column, [mul(k, const(width))])
+                    if pixels == 1:  # a product with one row: nothing is reused, memory is the limit
+                        for v in range(vectors):
+                            line = builder.gep(weights, [const(READ_AHEAD // 4 + v * vec.count)])
+                            _prefetch(builder, line, level=1)  # into L2 is too late for what lies there
+                    elif vectors > 1:  # of a single one loads set the pace already
+                        line = plus(next_line, mul(k, ahead_step))
+                        _prefetch(builder, builder.inttoptr(line, ir.IntType(8).as_pointer()))
+                    w = [_load(builder, weights, const(v * vec.count), vec) for v in range(vectors)]
+                    for p in range(pixels):
+                        x = _splat(builder, builder.load(builder.gep(a_pixels[p], [k])), vec)
+                        for v in range(vectors):
+                            builder.store(_fma(builder, x, w[v], builder.load(acc[p, v])), acc[p, v])
 
     with builder.if_then(last):
         has_residual = builder.icmp_unsigned("!=", builder.ptrtoint(r, I64), const(0))
