@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, crowded
+from benchmarks import accuracy, crowded, startup
 from benchmarks.cnn import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
-OTHERS: dict[str, Any] = {"accuracy": accuracy, "crowded": crowded}
+OTHERS: dict[str, Any] = {"accuracy": accuracy, "crowded": crowded, "startup": startup}
 """Scripts that have a page of their own, by the kind of their results."""
 BEGIN, END = "<!-- benchmarks.render: begin -->", "<!-- end -->"
 SIGNAL_BEGIN, SIGNAL_END = "<!-- benchmarks.render signals: begin -->", "<!-- signals: end -->"

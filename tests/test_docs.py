@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sigconv
-from benchmarks import crowded, render
+from benchmarks import crowded, render, startup
 from sigconv import cli, config, demo
 from sigconv.ops import spec
 from sigconv.planner import matrix
@@ -120,6 +120,13 @@ def test_rendering():
     text = f"before {render.BEGIN}old{render.END} after"
     assert render.readme(text, DOCUMENT) == render.readme(render.readme(text, DOCUMENT), DOCUMENT)
     assert "old" not in render.readme(text, DOCUMENT)
+
+
+def test_the_page_of_first_results_shows_what_was_measured():
+    row = startup.measure("import", rounds=1)
+    cells = [line.split(" | ") for line in startup.page({**DOCUMENT, "rows": [row]}).splitlines() if "import" in line]
+    assert [c[1] for c in cells] == list(row["who"])
+    assert [c[2] for c in cells] == [f"{figures['seconds']:.3f}" for figures in row["who"].values()]
 
 
 def test_the_page_beside_other_work_shows_what_was_measured():
