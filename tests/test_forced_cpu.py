@@ -122,12 +122,10 @@ def inner_loops(text: str) -> list[list[str]]:
     return loops
 
 
-@pytest.fixture(scope="module")
-def hot_loop() -> list[str]:
-    """The inner loop of the direct kernel with the most multiply-adds."""
-    return max(
-        inner_loops(assembly(direct.direct_f32)), key=lambda loop: sum(bool(MULTIPLY_ADD.match(i)) for i in loop)
-    )
+@pytest.fixture(scope="module", params=(direct.direct_f32, direct.pointwise_f32), ids=lambda kernel: kernel.name)
+def hot_loop(request: pytest.FixtureRequest) -> list[str]:
+    """The inner loop of a kernel with the most multiply-adds."""
+    return max(inner_loops(assembly(request.param)), key=lambda loop: sum(bool(MULTIPLY_ADD.match(i)) for i in loop))
 
 
 MULTIPLY_ADD = re.compile(r"v?f?m(add|la|ul)\w*ps|fmla|vfmadd")

@@ -18,7 +18,7 @@ from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.late import carray
-from sigconv.kernels.simd import TILE, lanes, pointwise_tile, register_tile, strided_pointwise_tile
+from sigconv.kernels.simd import TILE, adjacent_tile, lanes, pointwise_tile, register_tile, strided_pointwise_tile
 
 DIRECT = np.dtype(
     [(name, np.int64) for name in (
@@ -144,7 +144,9 @@ def _make(dtype, tile, name):
 
 direct_f32 = _make(np.float32, register_tile, "direct_float32")
 direct_f64 = _make(np.float64, register_tile, "direct_float64")
+adjacent_f32 = _make(np.float32, adjacent_tile, "adjacent_float32")
+"""Taps in one plane, and pixels of x, y and the residual a register apart: blocked 1-D and 2-D without a stride."""
 pointwise_f32 = _make(np.float32, pointwise_tile, "pointwise_float32")
-"""One tap that is always inside the input, and pixels of x, y and the residual a register apart: 1x1 convolutions."""
+"""As `adjacent_f32`, of one tap that is always inside the input: 1x1 convolutions."""
 strided_pointwise_f32 = _make(np.float32, strided_pointwise_tile, "strided_pointwise_float32")
-"""The same, whatever the pixels of x are apart."""
+"""As `pointwise_f32`, whatever the pixels of x are apart."""

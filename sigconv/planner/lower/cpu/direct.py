@@ -74,17 +74,23 @@ def emit(b: Builder, **call: Any) -> None:
 
 
 def kernel_of(record: dict[str, Any], dtype: np.dtype[Any]) -> Kernel:
-    """The kernel for what `fields` gives: that of one tap wherever what it takes for granted holds."""
+    """The kernel for what `fields` gives: the one that takes most for granted of what holds."""
     if dtype == np.float64:
         return kernels.direct_f64
-    one_tap = record["KD"] == record["KH"] == record["KW"] == 1
-    inside = all((record[n] == 0).all() for n in ("kd_lo", "kh_lo")) and all(
-        (record[n] == 1).all() for n in ("kd_hi", "kh_hi")
-    )
+
+    def one(axis: str) -> bool:
+        """Whether there is one tap along the axis, and that inside the input for every output."""
+        low, high = record[f"k{axis}_lo"], record[f"k{axis}_hi"]
+        return record[f"K{axis.upper()}"] == 1 and (low == 0).all() and (high == 1).all()
+
+    vl = lanes(dtype)
     outputs = {record["y_pixel"], *([record["r_pixel"]] if record["residual"] else ())}
-    if not (one_tap and inside) or outputs != {lanes(dtype)}:
+    if not one("d") or outputs != {vl}:
         return kernels.direct_f32
-    return kernels.pointwise_f32 if record["x_pixel"] == lanes(dtype) else kernels.strided_pointwise_f32
+    adjacent = record["x_pixel"] == vl
+    if one("h") and record["KW"] == 1:
+        return kernels.pointwise_f32 if adjacent else kernels.strided_pointwise_f32
+    return kernels.adjacent_f32 if adjacent else kernels.direct_f32
 
 
 def fields(

@@ -1,4 +1,4 @@
-"""1x1 convolutions on the kernels of one tap against naive loops in float64, and which convolutions run on them."""
+"""Blocked convolutions on each variant of the direct kernel against naive loops in float64, and which one runs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ CASES = [  # x, output channels, strides, groups
 ]
 
 
-def graph_of(shape, channels, strides, groups=1, tail=(), extra=None, pads=None):
+def graph_of(shape, channels, strides, groups=1, tail=(), extra=None, taps=None, **window):
     rng = np.random.default_rng(7)
     depth = shape[1] // groups
-    weights = (rng.standard_normal((channels, depth, *[1] * len(strides))) / np.sqrt(depth)).astype(np.float32)
+    taps = taps or (1,) * len(strides)
+    weights = (rng.standard_normal((channels, depth, *taps)) / np.sqrt(depth * np.prod(taps))).astype(np.float32)
     constants = {"w": weights, "b": rng.standard_normal(channels).astype(np.float32)} | (extra or {})
-    attrs = {"strides": strides, "group": groups} | ({"pads": pads} if pads else {})
+    attrs = {"strides": strides, "group": groups, **window}
     nodes = (Node("Conv", ("x", "w", "b"), ("c",), attrs, "conv"), *tail)
     inputs = [Value("x", np.dtype(np.float32), shape)]
     if any("r" in node.inputs for node in tail):
@@ -85,21 +86,28 @@ def test_what_is_not_finite_stays_at_its_pixel(bad):
     assert not np.isfinite(got[0, :, 4, 7]).any()
 
 
-@pytest.mark.parametrize(
-    "strides, pads, kernel",
-    [
-        ((1, 1), None, direct.pointwise_f32),
-        ((2, 1), None, direct.pointwise_f32),
-        ((1, 2), None, direct.strided_pointwise_f32),
-        ((1, 1), (0, 1, 0, 1), direct.pointwise_f32),
-        ((1, 1), (1, 0, 0, 0), direct.direct_f32),
-    ],
-)
-def test_which_kernel_runs(strides, pads, kernel):
-    """That of one tap unless the tap leaves the input along H; then outputs there are the bias alone."""
-    x = np.random.default_rng(4).standard_normal((1, 2 * VL, 5, 7)).astype(np.float32)
-    graph = graph_of(x.shape, 20, strides, pads=pads)
+WINDOWS = [  # x beside its channels, taps, attributes, the kernel that fits
+    ((5, 7), (1, 1), {"strides": (1, 1)}, direct.pointwise_f32),
+    ((5, 7), (1, 1), {"strides": (2, 1)}, direct.pointwise_f32),
+    ((5, 7), (1, 1), {"strides": (1, 2)}, direct.strided_pointwise_f32),
+    ((5, 7), (1, 1), {"strides": (1, 1), "pads": (0, 1, 0, 1)}, direct.pointwise_f32),
+    ((5, 7), (1, 1), {"strides": (1, 1), "pads": (1, 0, 0, 0)}, direct.adjacent_f32),
+    ((6, 19), (5, 2), {"strides": (1, 1), "pads": (4, 0, 1, 1)}, direct.adjacent_f32),
+    ((9, 14), (2, 3), {"strides": (2, 1), "pads": (1, 3, 2, 1), "dilations": (3, 2)}, direct.adjacent_f32),
+    ((9, 14), (3, 3), {"strides": (1, 2), "pads": (1, 1, 1, 1)}, direct.direct_f32),
+    ((101,), (3,), {"strides": (1,), "pads": (8, 0), "dilations": (4,)}, direct.adjacent_f32),
+    ((4, 5, 6), (1, 2, 2), {"strides": (1, 1, 1)}, direct.adjacent_f32),
+    ((4, 5, 6), (2, 1, 1), {"strides": (1, 1, 1), "pads": (1, 0, 0, 1, 0, 0)}, direct.direct_f32),
+]
+
+
+@pytest.mark.parametrize("sizes, taps, window, kernel", WINDOWS)
+def test_the_kernel_that_takes_most_for_granted(sizes, taps, window, kernel):
+    x = np.random.default_rng(4).standard_normal((2, 2 * VL + 3, *sizes)).astype(np.float32)
+    graph = graph_of(x.shape, 3 * VL + 4, taps=taps, **window)
     program = compile_graph(graph, {"x": x.shape}, 1, only={NAME})
     assert kernel in [step.kernel for step in program.steps]
-    want = exact(graph, x, strides=strides, pads=pads or (0, 0, 0, 0))
-    assert np.abs(run(graph, {"x": x}, NAME) - want).max() <= 2e-6 * np.abs(want).max()
+    want = exact(graph, x, **window)
+    results = [run(graph, {"x": x}, NAME, threads) for threads in (1, 2, 3)]
+    assert np.abs(results[0] - want).max() <= 2e-6 * np.abs(want).max()
+    assert all(np.array_equal(results[0], other) for other in results[1:])
