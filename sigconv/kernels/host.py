@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags")  # of x86 in /proc/cpuinfo: what LLVM asks for
+_PROCESSOR = ("vendor_id", "cpu family", "model", "flags")  # of x86 in /proc/cpuinfo: what LLVM looks at
 
 _DEFAULTS = {
     "CPU_NAME": None,
