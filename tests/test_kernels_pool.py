@@ -20,7 +20,7 @@ KERNELS = {
 }
 
 
-def run(op, x, kernel, c=1, margin=0, threads=1, count_include_pad=False, **attributes):
+def run(op, x, kernel, c=1, margin=0, threads=1, by_rows=0, count_include_pad=False, **attributes):
     window = Window.of(x.shape[2:], kernel, **attributes)
     src, dst = Activation(x, c, margin), Activation.empty((*x.shape[:2], *window.output), x.dtype, c, margin)
     fields = {}
@@ -38,7 +38,7 @@ def run(op, x, kernel, c=1, margin=0, threads=1, count_include_pad=False, **attr
         KERNELS[op, x.dtype.type],
         threads=threads,
         **dict(src=src.address, dst=dst.address, row=row, row_thread=row.shape[1], items=src.items, lanes=c),
-        **dict(in_w=x.shape[-1], out_d=d, out_h=h, out_w=w),
+        **dict(in_w=x.shape[-1], out_d=d, out_h=h, out_w=w, by_rows=by_rows),
         **dict(zip(("src_item", "src_d", "src_h"), src.strides[1:4], strict=True)),
         **dict(zip(("dst_item", "dst_d", "dst_h"), dst.strides[1:4], strict=True)),
         **fields,
@@ -91,5 +91,7 @@ def test_threads_and_nan_do_not_change_bits(op, c):
     with np.errstate(invalid="ignore"):
         want = windows.max_pool_nd(x, **attributes)[0] if op == "max" else windows.avg_pool_nd(x, **attributes)
     np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-6)
-    for threads in (2, 3, 7):
-        np.testing.assert_array_equal(run(op, x, c=c, threads=threads, **attributes).view(np.int32), one.view(np.int32))
+    for threads in (1, 2, 3, 7):
+        for by_rows in (0, 1):
+            shared = run(op, x, c=c, threads=threads, by_rows=by_rows, **attributes)
+            np.testing.assert_array_equal(shared.view(np.int32), one.view(np.int32))

@@ -27,6 +27,7 @@ ARGS = np.dtype(
         for name in (
             *("src", "dst", "row", "row_thread"),  # row: scratch of row_thread elements a thread
             *("items", "lanes", "in_w", "out_d", "out_h", "out_w"),  # items: batch x channel blocks
+            "by_rows",  # 1: threads share the rows of every plane, 0: the planes
             *("src_item", "src_d", "src_h", "dst_item", "dst_d", "dst_h"),  # strides in elements; that of W is lanes
             *(f"{field}_{dim}" for dim in "dhw" for field in WINDOW),
         )
@@ -214,16 +215,20 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
         starts = as_pointer(a.start_w, np.int64)
         near = a.lanes == 1 and a.out_w > 1 and starts[1] - starts[0] <= 2 and high <= 3
         near = near and high * most_taps(lo_w, hi_w, a.out_w) <= NEAR
-        rows = a.items * a.out_d * a.out_h
-        r, end = rows * thread // threads, rows * (thread + 1) // threads
-        while r < end:
-            h = r % a.out_h
-            d = r // a.out_h % a.out_d
-            item = r // a.out_h // a.out_d
+        planes, low = a.items * a.out_d, 0
+        share = a.out_h  # a thread's rows of a plane, or of all planes one after the other
+        if a.by_rows == 0:
+            share, planes = planes * a.out_h, 1
+        r, end = share * thread // threads, share * (thread + 1) // threads
+        while low < planes and r < end:
+            h, plane = r % a.out_h, low + r // a.out_h
+            d, item = plane % a.out_d, plane // a.out_d
             src = a.src + size * (item * a.src_item + start_d[d] * a.src_d)
             dst = as_pointer(a.dst + size * (item * a.dst_item + d * a.dst_d), dtype)
             last = min(a.out_h, h + end - r)
             r += last - h
+            if r == end:
+                r, low = share * thread // threads, low + 1
             if near and hi_d[d] - lo_d[d] == 1:
                 plane = as_pointer(src + size * lo_d[d] * d_step, dtype)
                 plain(plane, dst, a, divisor_d[d] if average else 1, h, last, a.src_h, h_step)

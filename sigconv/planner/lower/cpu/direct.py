@@ -109,7 +109,7 @@ def fields(
     groups, m, c = weights.shape[:3]
     vl, item = lanes(dtype), dtype.itemsize
     d, h, w = axes
-    taps = d.kernel * h.kernel * w.kernel
+    taps, read = d.kernel * h.kernel * w.kernel, d.size * h.size * w.size
     n_blocks = max(1, -(-c // block))
     along_row = block == 1 and w.kernel > 1 and w.dilation == 1 and xs.pixel == 1
     depth = w.kernel if along_row else 1  # the taps of a row are neighbours in x and w: reduce over them as one block
@@ -134,7 +134,10 @@ def fields(
     chunk_rows = max(1, min(rows, L2_BYTES // max(row_bytes, 1)))
     flops = 2.0 * batch * groups * m * c * taps * rows * out_w
     threads = min(b.threads, int(flops // GRAIN) + 1)
-    chunks = _balanced(-(-rows // chunk_rows), rows, batch * groups, width, threads)
+    least = -(-rows // chunk_rows)
+    if batch * groups < threads and read >= m * taps and (rows % threads == 0 or rows >= 8 * threads):
+        least = max(least, threads)  # a thread reads rows that it wrote itself, and all weights, which are less
+    chunks = _balanced(least, rows, batch * groups, width, threads)
     chunk_rows = -(-rows // chunks)
     kd, kh = d.tap_ranges(), h.tap_ranges()
     zero = Strides(0, 0, 0, 0, 0, 0)

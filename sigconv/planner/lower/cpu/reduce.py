@@ -18,6 +18,8 @@ from sigconv.planner.tensors import Buffer, Tensor, c_strides
 
 GRAIN = 64 * 1024
 """Bytes worth a thread of their own."""
+ROWS = 4
+"""Rows of a plane for each thread from which on they are even shares."""
 
 
 def streaming(unit: Unit, b: Builder, work: float = 1.0) -> Cost:
@@ -92,8 +94,10 @@ def _lower_pool(unit: Unit, b: Builder) -> None:
         if average
         else single(pool.max_pool_f32, pool.max_pool_f64, x.dtype)
     )
+    # Convolutions share the rows of an image: a thread then finds what it wrote itself in its own cache.
+    by_rows = int(x.shape[0] < b.threads and window[1].output >= ROWS * b.threads)
     b.emit(
-        kernel, width=width(b, b.nbytes(unit.node.inputs[0])), src=x.address, dst=y.address,
+        kernel, width=width(b, b.nbytes(unit.node.inputs[0])), by_rows=by_rows, src=x.address, dst=y.address,
         row=b.workspace(row * item * b.threads), row_thread=row, items=items, lanes=x.block, in_w=window[2].size,
         out_d=window[0].output, out_h=window[1].output, out_w=window[2].output, src_item=xs.block, src_d=xs.d,
         src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
