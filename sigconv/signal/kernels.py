@@ -97,7 +97,7 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
         [
             (
                 *(call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data, *shape),
-                *(1, call.dilation, call.shear, call.y.strides[0] // size if shape[0] > 1 else shape[3]),
+                *(1, call.dilation, call.shear, call.y.strides[0] // size if shape[0] > 1 else shape[3], 0, 0),
             )
             for call, shape in zip(calls, shapes, strict=True)
         ],

@@ -55,7 +55,8 @@ FEW = 64
 """Pixels of a row that are written one by one."""
 
 _WORDS = rows.ARGS.itemsize // 8
-_ROWS, _W, _Y, _N_ROWS, _J, _K, _N, _STEP, _DILATION, _SHEAR, _Y_ROW = range(_WORDS)  # the fields of rows.ARGS
+# The fields of rows.ARGS
+_ROWS, _W, _Y, _N_ROWS, _J, _K, _N, _STEP, _DILATION, _SHEAR, _Y_ROW, _AHEAD, _AHEAD_ROW = range(_WORDS)
 
 
 _element = inline(border.element)
@@ -155,6 +156,7 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
         w, nothing = as_pointer(a.w, sums), carray(as_pointer(fill, sums), 1)[0]
         across[_ROWS], across[_W], across[_J], across[_K] = table_at, a.w, J, 1 if summed else K
         across[_STEP], across[_DILATION], across[_SHEAR], across[_Y_ROW] = 1, inner, J > 1, a.y_row
+        across[_AHEAD], across[_AHEAD_ROW], along[_AHEAD], along[_AHEAD_ROW] = 0, a.x_row if same else 0, 0, 0
         along[_ROWS], along[_W], along[_J], along[_K] = line_table, line, 1, K
         along[_STEP], along[_DILATION], along[_SHEAR], along[_N_ROWS], along[_Y_ROW] = 1, inner, 0, 1, 0
 
@@ -224,6 +226,9 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
                         place = oldest + i + j
                         table[i * J + j] = where[place - ring if place >= ring else place]
                 across[_N_ROWS] = height
+                if same:
+                    soon = r + SHEAR_ROWS + J - 1 if straight else made
+                    across[_AHEAD] = x + (a.top + soon) * a.x_row + first * inner * item
                 across[_Y] = a.y + (plane * a.y_plane + r * a.y_row + at * inner) * a.y_item
                 call_kernel(a.row_kernel, scratch, 0, 1)
                 r, oldest = r + height, (oldest + height) % ring

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, Numbers, fitting, period_of
+from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, Numbers, period_of
 from sigconv.kernels.cpu.rows_tile import make_line as _make_line
 from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
 from sigconv.kernels.cpu.rows_tile import make_small as _make_small
@@ -28,6 +28,7 @@ ARGS = np.dtype(
             *("step", "dilation"),  # in numbers; at least 1
             "shear",  # 1: rows[r, j] == rows[r + 1, j - 1]
             "y_row",  # numbers from one output row to the next; columns are dense
+            *("ahead", "ahead_row"),  # 0, or where a row lies that will be read soon; bytes to the next
         )
     ]
 )
@@ -42,7 +43,7 @@ def make(numbers: Numbers) -> Kernel:
     line, step_line = _make_line(numbers), _make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
     shears = parts == 1  # elsewhere one load serves two multiplications anyway
-    shear_tile, small_tile = _make_shear(numbers), _make_small(numbers)
+    shear_line, small_tile = _make_shear(numbers), _make_small(numbers)
     item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
     depth, longest = numbers.depth, max(numbers.line_vectors[0], SHEAR_VECTORS[0]) * lanes
 
@@ -50,7 +51,7 @@ def make(numbers: Numbers) -> Kernel:
         a = carray(args, 1)[0]
         J, K, n, n_rows, step = a.J, a.K, a.n * parts, a.n_rows, a.step
         dilation, y_row = a.dilation * parts, a.y_row * parts
-        w = as_pointer(a.w, sum_type)
+        w, ahead = as_pointer(a.w, sum_type), a.ahead if a.ahead else a.y
         shear = shears and a.shear != 0 and step == 1
         height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
@@ -71,15 +72,14 @@ def make(numbers: Numbers) -> Kernel:
                 c = first
                 if tall == SMALL and J == SMALL and K == SMALL:
                     tiles = (last - c) // (SMALL_VECTORS * lanes)
-                    small_tile(rows, c, w, dilation, as_pointer(a.y + y_item * (y_row * r + c), target), y_row, tiles)
+                    small_tile(rows, c, w, dilation, as_pointer(a.y + y_item * (y_row * r + c), target), y_row,
+                               ahead + r * a.ahead_row + c * item, a.ahead_row, tiles)  # fmt: skip
                     c += tiles * SMALL_VECTORS * lanes
-                while c < last and tall > 1:
-                    y, left = as_pointer(a.y + y_item * (y_row * r + c), target), last - c
-                    size = fitting(SHEAR_VECTORS, lanes, left)
-                    shear_tile(tall, size, rows, c, K, w, J, dilation, y, y_row, min(lanes, left))
-                    c += size * lanes
                 y_line = a.y + y_item * (y_row * r + c)
-                if step == 1:
+                if tall > 1:
+                    shear_line(tall, rows, c, K, w, J, dilation, y_line, y_row, ahead + r * a.ahead_row + c * item,
+                               a.ahead_row, last - c)  # fmt: skip
+                elif step == 1:
                     line(rows, c, K, w, 1, J, period, dilation, lanes, y_line, last - c)
                 else:
                     step_line(rows, c * step, K, w, 1, J, period, dilation, step * parts, y_line, last - c)

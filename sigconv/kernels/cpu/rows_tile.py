@@ -32,8 +32,9 @@ DEPTH = {64: 8, 32: 4, 16: 4}[VECTOR_BYTES]
 Measured on Sapphire Rapids, in the first-level cache: 16 registers of sums reach 87 percent of the multipliers' peak
 with 4 taps, 99 with 8."""
 AHEAD_BYTES = 4096
-"""How far ahead the widest tile asks for the lines that it will read and write. A long signal lies outside the second
-level; a tile's few loads between its many multiplications wake hardware prefetchers too late."""
+"""How far ahead the widest tile of one row asks for the lines that it will read and write: a tile's few loads between
+its many multiplications wake hardware prefetchers too late for a signal outside the second level. Tiles of several rows
+ask for the rows below."""
 
 LINE_VECTORS = {64: (16, 8, 4, 2, 1), 32: (8, 4, 2, 1), 16: (8, 4, 2, 1)}[VECTOR_BYTES]
 PERMUTED = 8 if VECTOR_BYTES == 64 else 0
@@ -209,6 +210,13 @@ def fitting(sizes, lanes, left):
     return 1
 
 
+def ask(e: Emitter, pointer, number: type, vectors: int, writes: bool = False) -> None:
+    """For the lines of ``vectors`` vectors of numbers at ``pointer``."""
+    for byte in range(0, vectors * e.lanes * np.dtype(number).itemsize, LINE):
+        at = e.b.gep(e.b.bitcast(pointer, I8.as_pointer()), [const(byte)])
+        _prefetch(e.b, at, level=1, writes=writes)
+
+
 def smaller(builder, a, b):
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
@@ -282,7 +290,7 @@ def emit_line(
         x = row_pointer(b, rows, outer.index, column, e.source.element)
         w_row = b.gep(w, [b.mul(outer.index, b.mul(taps, const(parts)))])
 
-        def ask(first):
+        def ask_beside(first):
             """A tile's worth of lines, a few beside each tap of the first period: a burst would wait for itself."""
             place = b.mul(b.and_(first, const(e.lanes - 1)), const(vectors))
             for pointer, number, writes in ((x, numbers.source, False), (y, numbers.target, True)):
@@ -299,7 +307,7 @@ def emit_line(
                     first = b.gep(x, [b.mul(begin, dilation)])
                     parts_of_x = [e.load(first, const(v * e.lanes)) for v in range(PERMUTED + 1)]
                     with cgutils.for_range_slice(b, start, stop, const(1), inc=True) as (phase, _):
-                        ask(phase)
+                        ask_beside(phase)
                         shift = b.mul(phase, dilation)
                         tap, x_tap = e.tap(w_row, b.mul(b.add(begin, phase), w_step)), b.gep(first, [shift])
                         for v in range(vectors):
@@ -314,7 +322,7 @@ def emit_line(
 
         def body(shared, first):
             if shares:
-                ask(first)
+                ask_beside(first)
             at, ws = first, []
             for _ in range(shared):
                 start = b.mul(at, b.mul(w_step, const(parts)))
@@ -334,10 +342,15 @@ def emit_line(
 
 
 def emit_shear(
-    e: Emitter, height: int, vectors: int, rows, column, taps, w, n_rows, dilation, y, y_row, count
+    e: Emitter, height: int, vectors: int, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, count
 ) -> None:  # fmt: skip
-    """``height`` (at most ``n_rows``) output rows; the table of `rows` must be sheared."""
+    """``height`` (at most ``n_rows``) output rows; the table of `rows` must be sheared.
+
+    Inputs are asked for at the address ``ahead`` and ``ahead_row`` bytes further, outputs below those of the tile.
+    """
     b = e.b
+    numbers = e.numbers
+    x_ahead, y_ahead = b.inttoptr(ahead, I8.as_pointer()), b.gep(y, [b.mul(y_row, const(height))])
     sums = e.sums(height, vectors)
     masked = vectors == 1
     mask = _tail_mask(b, count, e.sum) if masked else None
@@ -357,12 +370,16 @@ def emit_shear(
                 for r in range(first, last + 1):
                     e.multiply_add(value, ws[r - first], sums[r, v])
 
+    ask(e, b.gep(x_ahead, [b.mul(ahead_row, const(height - 1))]), numbers.source, vectors)
     for i in range(height - 1):
+        ask(e, b.gep(x_ahead, [b.mul(ahead_row, const(i))]), numbers.source, vectors)
         add(0, i, const(i), const(i))
     with cgutils.for_range_slice(b, const(height - 1), n_rows, const(1), inc=True) as (i, _):
         add(0, height - 1, i, i)
+    ask(e, y_ahead, numbers.target, vectors, writes=True)
     for r in range(1, height):
         last = b.sub(n_rows, const(1))
+        ask(e, b.gep(y_ahead, [b.mul(y_row, const(r))]), numbers.target, vectors, writes=True)
         add(r, height - 1, b.add(b.mul(n_rows, const(r)), last), last)
     for r in range(height):
         at = b.mul(y_row, const(r))
@@ -370,10 +387,10 @@ def emit_shear(
             e.store(e.result([sums[r, v]]), y, b.add(at, const(v * e.lanes)), mask)
 
 
-def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, tiles) -> None:
+def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles) -> None:
     """``tiles`` times `SMALL` rows of `SMALL_VECTORS`, one behind the other, of a kernel of `SMALL` times `SMALL` taps.
 
-    The taps stay in registers and no loop is left in a tile. The table of `rows` must be sheared.
+    The taps stay in registers and no loop is left in a tile. The table of `rows` must be sheared; ``ahead``: as there.
     """
     b = e.b
     taps = [[e.tap(w, const(SMALL * j + k)) for k in range(SMALL)] for j in range(SMALL)]
@@ -389,6 +406,12 @@ def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, tiles) -> None:
                     value = e.load(x_tap, const(v * e.lanes))
                     for r in range(max(0, i - SMALL + 1), min(i + 1, SMALL)):
                         sums[r, v] = e.product(value, taps[i - r][k], sums[r, v])
+        for r in range(SMALL):
+            soon = b.gep(y, [b.add(b.mul(y_row, const(r + SMALL)), offset)])
+            ask(e, soon, e.numbers.target, SMALL_VECTORS, writes=True)
+            soon = b.gep(b.inttoptr(ahead, e.source.element.as_pointer()), [offset])
+            soon = b.gep(b.bitcast(soon, I8.as_pointer()), [b.mul(ahead_row, const(r))])
+            ask(e, soon, e.numbers.source, SMALL_VECTORS)
         for (r, v), total in sums.items():
             place = b.add(b.mul(y_row, const(r)), b.add(offset, const(v * e.lanes)))
             e.store(e.narrowed(total), y, place)
@@ -457,16 +480,19 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
 
 
 def make_shear(numbers: Numbers):
-    """(height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, count): 2 or 3 rows of `SHEAR_VECTORS`.
+    """(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n): 2 or 3 rows of ``n`` outputs.
 
-    No tile at all where numbers are complex: there one load serves two multiplications anyway.
+    ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers are complex: there one load serves
+    two multiplications anyway.
     """
 
     @intrinsic
-    def tile(typingctx, height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, count):
+    def tile(
+        typingctx, height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, count
+    ):  # fmt: skip
         n, table = types.int64, types.CPointer(types.int64)
         sums, target = map(pointer_to, (numbers.sum, numbers.target))
-        sig = types.void(n, n, table, n, n, sums, n, n, target, n, n)
+        sig = types.void(n, n, table, n, n, sums, n, n, target, n, n, n, n)
 
         def codegen(context, builder, sig, args):
             e = Emitter(builder, numbers, numbers.lanes)
@@ -479,17 +505,31 @@ def make_shear(numbers: Numbers):
 
         return sig, codegen
 
-    return tile
+    lanes, item, y_item = numbers.lanes, np.dtype(numbers.source).itemsize, np.dtype(numbers.target).itemsize
+    target = numbers.target
+
+    @inline
+    def shear(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n):
+        done = 0
+        while done < n:
+            size = fitting(SHEAR_VECTORS, lanes, n - done)
+            tile(
+                height, size, rows, column + done, taps, w, n_rows, dilation, as_pointer(y + done * y_item, target),
+                y_row, ahead + done * item, ahead_row, min(lanes, n - done),
+            )  # fmt: skip
+            done += size * lanes
+
+    return shear
 
 
 def make_small(numbers: Numbers):
-    """(rows, column, w, dilation, y, y_row, tiles): see `emit_small`; nothing where numbers are complex."""
+    """(rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles): see `emit_small`; nothing for complex numbers."""
 
     @intrinsic
-    def tile(typingctx, rows, column, w, dilation, y, y_row, tiles):
+    def tile(typingctx, rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles):
         n, table = types.int64, types.CPointer(types.int64)
         sums, target = map(pointer_to, (numbers.sum, numbers.target))
-        sig = types.void(table, n, sums, n, target, n, n)
+        sig = types.void(table, n, sums, n, target, n, n, n, n)
 
         def codegen(context, builder, sig, args):
             if numbers.parts == 1:
