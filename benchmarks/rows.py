@@ -29,7 +29,7 @@ else:
 LENGTH, TAPS_1D = 65536, (3, 7, 15, 31, 64, 256, 1023)
 IMAGE, TAPS_2D = (256, 512), (3, 5, 7, 11, 15, 31)
 TYPES: dict[str, type[np.generic]] = {"f32": np.float32, "f64": np.float64, "c64": np.complex64, "c128": np.complex128}
-TYPES |= {"u8": np.uint8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "u8_f32": np.uint8}
+TYPES |= {"u8": np.uint8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "f32_u8": np.float32}
 
 
 def fastest(call: Callable[[], object], rounds: int) -> float:
@@ -54,7 +54,20 @@ def prepared(name: str, x: np.ndarray, w: np.ndarray) -> Callable[[], None]:
     y = np.zeros((height, width), x.dtype if numbers.parts == 2 else numbers.target)
     table = x.ctypes.data + x.strides[0] * (np.arange(height)[:, None] + np.arange(w.shape[0]))
     record = np.zeros(1, kernel.args)
-    values = (table.ctypes.data, w.ctypes.data, y.ctypes.data, height, *w.shape, width, 1, 1, w.shape[0] > 1, width)
+    values = (
+        table.ctypes.data,
+        w.ctypes.data,
+        y.ctypes.data,
+        height,
+        *w.shape,
+        width,
+        1,
+        1,
+        w.shape[0] > 1,
+        width,
+        0,
+        0,
+    )
     record[0] = values
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(kernel.address)
     kept = (x, w, y, table, record)
@@ -64,11 +77,11 @@ def prepared(name: str, x: np.ndarray, w: np.ndarray) -> Callable[[], None]:
 def peers(name: str, x: np.ndarray, w: np.ndarray) -> dict[str, Callable[[], object]]:
     """What else computes it, by name."""
     if len(w) == 1:
-        return {"numpy.convolve": lambda: np.convolve(x[0], w[0], "valid")} if name != "u8_f32" else {}
+        return {"numpy.convolve": lambda: np.convolve(x[0], w[0], "valid")} if name != "f32_u8" else {}
     found: dict[str, Callable[[], object]] = {}
     if name in ("f32", "f64"):
         found["scipy.ndimage"] = lambda: scipy.ndimage.correlate(x, w)
-    if cv2 is not None and name in ("f32", "f64", "u8_f32"):
+    if cv2 is not None and name in ("f32", "f64", "f32_u8"):
         found["cv2.filter2D"] = lambda: cv2.filter2D(x, -1, w)
     return found
 
@@ -87,7 +100,7 @@ def main() -> None:
         shapes = [((1, LENGTH), (1, k)) for k in TAPS_1D] + [(IMAGE, (k, k)) for k in TAPS_2D]
         for outputs, taps in shapes:
             x = (rng.random(np.add(outputs, taps) - 1) * 100).astype(TYPES[name])
-            w = (rng.random(taps) * 100).astype(taps_type) if name != "u8_f32" else np.full(taps, 0.01, np.float32)
+            w = (rng.random(taps) * 100).astype(taps_type) if name != "f32_u8" else np.full(taps, 0.01, np.float32)
             flops = 2 * np.prod(outputs) * np.prod(taps) * (4 if x.dtype.kind == "c" else 1)
             row: dict[str, object] = {"type": name, "taps": taps, "outputs": outputs}
             row["GFLOP/s"] = round(flops / fastest(prepared(name, x, w), options.rounds) / 1e9, 1)

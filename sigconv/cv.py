@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 from sigconv import filters
 from sigconv.errors import InputError
-from sigconv.ndimage import exact_type, separable_sums, window_sums
+from sigconv.ndimage import exact_type, rounded_sums, separable_sums, window_sums
 
 CV_8U, CV_8S, CV_16U, CV_16S, CV_32S, CV_32F, CV_64F, CV_16F = range(8)
 DEPTHS = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "i4", "f4", "f8", "f2")))
@@ -312,7 +312,10 @@ def getDerivKernels(
 def _sums(
     image: np.ndarray, passes: Sequence[tuple[np.ndarray, Sequence[int]]], delta: float, border: int, depth: np.dtype
 ) -> np.ndarray:
-    """The passes (2-D kernel, elements before the anchor) over an image, one after the other, plus delta."""
+    """The passes (2-D kernel, elements before the anchor) over an image, one after the other, plus delta.
+
+    In the type of the sums, or in that of the output where they are rounded already.
+    """
     kind = border & ~BORDER_ISOLATED
     if not 0 <= kind < len(BOUNDARIES):
         raise InputError(f"borderType is {border}: BORDER_CONSTANT, _REPLICATE, _REFLECT, _WRAP and _REFLECT_101 exist")
@@ -327,16 +330,21 @@ def _sums(
         (_, across), (_, down) = passes
         y = separable_sums(image, [taps[1].ravel(), taps[0].ravel()], (0, 1), [down[0], across[1]], boundary, 0, work)
     else:
+        deep = [(w[..., None], [*lead, 0]) if image.ndim == 3 else (w, lead)
+                for w, (_, lead) in zip(taps, passes, strict=True)]  # fmt: skip
+        if image.dtype == depth == np.uint8 and work == np.float32 and len(deep) == 1 and not delta:
+            done = rounded_sums(image, *deep[0], boundary)
+            if done is not None:
+                return done
         y = image.astype(work, copy=False)
-        for w, (_, lead) in zip(taps, passes, strict=True):
-            w, lead = (w[..., None], [*lead, 0]) if image.ndim == 3 else (w, lead)
+        for w, lead in deep:
             y = window_sums(y, w, lead, boundary, 0, work)
     return y + work.type(delta) if delta else y
 
 
 def _store(sums: np.ndarray, depth: np.dtype, dst: np.ndarray | None) -> np.ndarray:
     """The sums, an array of ours, rounded, saturated and written."""
-    if depth.kind in "iu":
+    if depth.kind in "iu" and sums.dtype != depth:
         limits = np.iinfo(depth)
         if sums.dtype.kind == "f":
             if sums.dtype.itemsize < 8 <= 2 * depth.itemsize:

@@ -60,6 +60,8 @@ BOUNDARIES = {
     "constant": "fill",
     "grid-constant": "fill",
 }
+ROUNDED_TAPS = 128
+"""Most taps of a kernel for bytes that is summed and rounded in one direct pass."""
 SNAP = 1e-10
 """Sums closer than this to an integer are not truncated but taken as that integer."""
 
@@ -318,6 +320,23 @@ def window_sums(
     start = tuple(n - 1 - before for n, before in zip(w.shape, lead, strict=True))
     problem = Problem(x, w, conv, start, x.shape, boundary, fill_scalar(fillvalue, work), work, work)
     return solve(problem, threads=int(config.get("threads")))
+
+
+def rounded_sums(x: np.ndarray, w: np.ndarray, lead: Sequence[int], boundary: str) -> np.ndarray | None:
+    """`window_sums` of bytes in float32, rounded (ties to even) and saturated to bytes in the same pass.
+
+    None where a tap is not finite, or the kernel is longer than one pass is worth or not that of an image.
+    """
+    from sigconv.signal import image, kernels
+
+    if w.size > ROUNDED_TAPS:
+        return None
+    first, y = tuple(-before for before in lead), np.empty(x.shape, np.uint8)
+    taps = w.astype(np.float32)
+    done = image.run(
+        kernels.rounded(), x, w.shape, (taps, None), first, y, boundary, 0, int(config.get("threads"))
+    )  # fmt: skip
+    return y if done else None
 
 
 def separable_sums(

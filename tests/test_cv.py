@@ -152,3 +152,19 @@ def test_constants_and_kernels_are_opencvs():
             np.testing.assert_array_equal(ours, theirs)
     for size, sigma in itertools.product((1, 3, 5, 7, 9, 11), (0, 1.4)):
         np.testing.assert_allclose(cv.getGaussianKernel(size, sigma), cv2.getGaussianKernel(size, sigma), atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 37), (70, 131), (33, 40, 3)])
+@pytest.mark.parametrize("size", [(1, 3), (5, 5), (4, 7), (12, 12)])
+def test_bytes_with_float_taps_are_rounded_sums(shape, size, rng):
+    x, w = rng.integers(0, 256, shape).astype(np.uint8), rng.normal(0.05, 0.1, size).astype(np.float32)
+    before = [n // 2 for n in size]
+    wide = np.pad(x.astype(float), [*((b, n) for b, n in zip(before, size, strict=True)), (0, 0)][: x.ndim], "edge")
+    want = sum(
+        w[i, j].astype(float) * wide[i : i + shape[0], j : j + shape[1]] for i in range(size[0]) for j in range(size[1])
+    )
+    out = cv.filter2D(x[::-1][::-1], -1, w, borderType=cv.BORDER_REPLICATE)
+    assert out.dtype == np.uint8
+    assert np.abs(out - np.clip(want, 0, 255)).max() <= 0.5 + 1e-3
+    turned = cv.filter2D(np.ascontiguousarray(x[:, ::-1])[:, ::-1], -1, w, borderType=cv.BORDER_REPLICATE)
+    np.testing.assert_array_equal(out, turned)

@@ -110,7 +110,7 @@ def correlate(name, x, w, n, step=1, dilation=1, shear=0, threads=1, table=None)
 
 def assert_close(name, out, x, w, step=1, dilation=1):
     want = naive(x, w, step, dilation, out.shape[1])
-    if name == "u8_f32":
+    if name == "f32_u8":
         exact = np.clip(want, 0, 255)
         assert (np.abs(out - exact) <= 0.5 + 1e-3).all()
     elif out.dtype.kind in "iu":
@@ -126,7 +126,7 @@ def test_naive_loops(name, case, rng):
     J, K, n, height, step, dilation = case
     source, taps, _ = types_of(name)
     x = draw(rng, (height + J - 1, columns(n, K, step, dilation)), source)
-    w = draw(rng, (J, K), taps, 0.1 if name == "u8_f32" else 1)
+    w = draw(rng, (J, K), taps, 0.1 if name == "f32_u8" else 1)
     for shear in (0, 1):
         assert_close(name, correlate(name, x, w, n, step, dilation, shear), x, w, step, dilation)
 
@@ -205,13 +205,13 @@ def test_rows_may_repeat_and_come_from_anywhere(rng):
 
 
 def test_saturating_result_rounds_to_even_and_ends_at_0_and_255():
-    x = np.arange(256, dtype=np.uint8)[None]
-    half = correlate("u8_f32", x, np.float32([[0.5]]), 256)[0]
+    x = np.arange(256, dtype=np.float32)[None]
+    half = correlate("f32_u8", x, np.float32([[0.5]]), 256)[0]
     np.testing.assert_array_equal(half, np.rint(np.arange(256) * 0.5))
     for tap, want in ((3.0, np.minimum(np.arange(256) * 3, 255)), (-1.0, np.zeros(256)), (np.nan, np.zeros(256))):
-        np.testing.assert_array_equal(correlate("u8_f32", x, np.float32([[tap]]), 256)[0], want)
-    np.testing.assert_array_equal(correlate("u8_f32", x, np.float32([[np.inf]]), 256)[0][1:], 255)
-    np.testing.assert_array_equal(correlate("u8_f32", x, np.float32([[1e30]]), 256)[0][1:], 255)
+        np.testing.assert_array_equal(correlate("f32_u8", x, np.float32([[tap]]), 256)[0], want)
+    np.testing.assert_array_equal(correlate("f32_u8", x, np.float32([[np.inf]]), 256)[0][1:], 255)
+    np.testing.assert_array_equal(correlate("f32_u8", x, np.float32([[1e30]]), 256)[0][1:], 255)
 
 
 def short(name, x, h, start, count, flip):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,12 @@ def variant(x: Array, w: Array, work: np.dtype[Any], fillvalue: Any) -> Variant 
     if narrow and (work.itemsize <= 4 or largest(x) * largest(w) * w.size < 1 << 31):
         return _named(f"{'i' if x.dtype.kind == 'i' else 'u'}{8 * x.dtype.itemsize}")
     return _named("i64" if work.itemsize == 8 else "i32")
+
+
+@functools.cache
+def rounded() -> Variant:
+    """The kernel for bytes whose float32 sums are rounded to bytes, ties to even, and saturate."""
+    return replace(_named("f32_u8"), source=np.dtype(np.uint8))
 
 
 def cast(a: Array, dtype: np.dtype[Any]) -> Array:

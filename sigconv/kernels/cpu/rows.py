@@ -100,11 +100,11 @@ NUMBERS = {
           for t, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16)),
         Numbers("i32", np.int32, np.int32, np.int32),
         Numbers("i64", np.int64, np.int64, np.int64),
-        Numbers("u8_f32", np.uint8, np.float32, np.uint8),
+        Numbers("f32_u8", np.float32, np.float32, np.uint8),
     )
 }  # fmt: skip
 """Variants by name. Integers wrap, so the signed ones serve unsigned arrays of the same size too; narrow integers are
-summed in int32 with taps of int32. ``u8_f32`` has float taps, rounds to the nearest integer and saturates. A complex
+summed in int32 with taps of int32. ``f32_u8`` rounds to the nearest integer and saturates. A complex
 array with real taps is one of floats with n and the dilation doubled."""
 
 KERNELS = {name: make(numbers) for name, numbers in NUMBERS.items()}
