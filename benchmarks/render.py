@@ -70,7 +70,8 @@ def page(document: dict[str, Any]) -> str:
     if core:
         legend += (
             f" Floor: the longer of the multiply-adds at {core['gflops']} GFLOP/s a core and the float32 weights, read "
-            f"once, at {core['gbytes']} GB/s a core, both measured then; Winograd and weights of 24 bits may pass it."
+            f"once, at {core['gbytes']} GB/s a core, both measured then; Winograd, weights of 24 bits and those "
+            "that stay in a cache may pass it."
         )
     if "memory" in document["settings"]:
         legend += f" Peak: {document['settings']['memory']}; LeNet-5's is what an engine takes without any weights."
