@@ -22,6 +22,9 @@ from sigconv.kernels.jit import FASTMATH
 LOCK = global_compiler_lock
 """Numba's own: a lock of ours beside it could deadlock."""
 
+# Made here, without `LOCK`: Numba makes them under another lock of its own, inside which it takes this one.
+cpu_target.typing_context, cpu_target.target_context
+
 
 class _Function(_CFuncCompiler):
     """Numba's compiler of C callbacks, without the wrapper that would print exceptions: kernels raise none."""

@@ -16,14 +16,16 @@ class Late:
     """What ``make`` returns, made on first use: a function that compiled code calls."""
 
     def __init__(self, make: Callable[[], Any], like: Callable[..., Any] | None = None) -> None:
-        self._make = make
+        self._make, self._made = make, None
         if like is not None:
             functools.update_wrapper(self, like)
 
-    @functools.cached_property
+    @property
     def made(self) -> Any:
-        """The real object."""
-        return self._make()
+        """The real object. No lock: compilations are one at a time, and a second lock could deadlock with theirs."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
     @property
     def _numba_type_(self) -> Any:
