@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import llvmlite.binding as llvm
+import numba
 import numpy as np
 import pytest
 from numba import carray
 
 import sigconv
-from sigconv.kernels import jit
+from sigconv.kernels import host, jit
 
 TINY = """
 import math
@@ -282,3 +284,26 @@ def test_kernels_outside_the_package_stay_in_memory(tmp_path: Path, monkeypatch:
     assert jit.compilations() == before + 1
     assert not any(tmp_path.iterdir())
     assert foreign.qualified_name not in jit.KERNELS
+
+
+def test_the_key_is_the_same_with_and_without_numba() -> None:
+    """`host` knows this Numba's defaults: else no process would find the kernels of another."""
+    program = "from sigconv.kernels import jit; print(jit.build_id().encode().hex())"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    keys = [
+        subprocess.run([sys.executable, "-c", first + program], env=environment, capture_output=True, check=True).stdout
+        for first in ("", "import numba; ")
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_settings_of_numba_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = host.identity()
+    monkeypatch.setattr(numba.config, "OPT", 1)
+    assert host.identity() != before
+
+
+def test_the_cpu_is_what_llvm_takes_it_for() -> None:
+    named = ("sse2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw")
+    theirs = llvm.get_host_cpu_features()
+    assert {f for f in named if f in host.features()} == {f for f in named if theirs.get(f)}

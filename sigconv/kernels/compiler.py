@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,6 @@ from numba.core.ccallback import _CFuncCompiler
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.core.runtime import _nrt_python
 
 from sigconv.kernels.jit import FASTMATH
 
@@ -68,7 +66,6 @@ def _entry(symbol: str, body: Any) -> ir.Module:
 
 def _check(library: Any, name: str) -> None:
     """RuntimeError where a kernel does what none may."""
-    _register_symbols()
     functions = library._final_module.functions
     called = [f.name for f in functions if f.is_declaration and not f.name.startswith("llvm.")]
     if allocators := [n for n in called if n.startswith("NRT_MemInfo_alloc")]:
@@ -79,14 +76,6 @@ def _check(library: Any, name: str) -> None:
         raise RuntimeError(f"kernel {name} holds an address, which must come in its arguments")
 
 
-@functools.cache
-def _register_symbols() -> None:
-    """Name every C function that an object may refer to: LLVM leaves *all* of its calls null where one is unknown."""
-    cpu_target.target_context  # libm and Numba's helpers
-    for name, address in _nrt_python.c_helpers.items():
-        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-
-
 def link(code: bytes, symbol: str) -> int:
     """What `elf.link` does, by LLVM.
 
@@ -94,7 +83,6 @@ def link(code: bytes, symbol: str) -> int:
     detached, hence never freed: a thread may still be running its code when the interpreter shuts down.
     """
     with LOCK:
-        _register_symbols()
         machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))

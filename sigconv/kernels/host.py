@@ -24,6 +24,23 @@ _DEFAULTS = {
 """Numba's settings that change its machine code."""
 
 
+_AVX512_CPUS = (
+    "x86-64-v4",
+    "skylake-avx512",
+    "cascadelake",
+    "cooperlake",
+    "icelake",
+    "tigerlake",
+    "rocketlake",
+    "sapphirerapids",
+    "emeraldrapids",
+    "graniterapids",
+    "znver4",
+    "znver5",
+)
+_AVX2_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "core-avx2")
+
+
 @functools.cache
 def _processor() -> dict[str, str]:
     """The first processor as Linux describes an x86; empty elsewhere."""
@@ -64,23 +81,6 @@ def vector_bytes() -> int:
     if {"avx512f", "avx512vl"} <= present:
         return 64
     return 32 if {"avx2", "fma"} <= present else 16
-
-
-_AVX512_CPUS = (
-    "x86-64-v4",
-    "skylake-avx512",
-    "cascadelake",
-    "cooperlake",
-    "icelake",
-    "tigerlake",
-    "rocketlake",
-    "sapphirerapids",
-    "emeraldrapids",
-    "graniterapids",
-    "znver4",
-    "znver5",
-)
-_AVX2_CPUS = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "core-avx2")
 
 
 def identity() -> str:
