@@ -11,11 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 from sigconv.kernels.address import as_pointer
-from sigconv.kernels.cpu.rows_tile import SHEAR_ROWS, SHEAR_VECTORS, SMALL, SMALL_VECTORS, Numbers, period_of
-from sigconv.kernels.cpu.rows_tile import make_line as _make_line
-from sigconv.kernels.cpu.rows_tile import make_shear as _make_shear
-from sigconv.kernels.cpu.rows_tile import make_small as _make_small
-from sigconv.kernels.cpu.rows_tile import make_step as _make_step
+from sigconv.kernels.cpu.rows_emitter import Numbers, period_of
+from sigconv.kernels.cpu.rows_tile import (
+    SHEAR_ROWS,
+    SHEAR_VECTORS,
+    SMALL,
+    SMALL_VECTORS,
+    line_vectors,
+    make_line,
+    make_shear,
+    make_small,
+    make_step,
+)
 from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray
 
@@ -40,12 +47,12 @@ LINE_BLOCK = 4096  # columns of a block where no rows are shared
 
 def make(numbers: Numbers) -> Kernel:
     """The kernel of one variant; its taps have the type of its sums."""
-    line, step_line = _make_line(numbers), _make_step(numbers)
+    line, step_line = make_line(numbers), make_step(numbers)
     parts, lanes, sum_type, target = numbers.parts, numbers.lanes, numbers.sum, numbers.target
     shears = parts == 1  # elsewhere one load serves two multiplications anyway
-    shear_line, small_tile = _make_shear(numbers), _make_small(numbers)
+    shear_line, small_tile = make_shear(numbers), make_small(numbers)
     item, y_item = (np.dtype(t).itemsize for t in (numbers.source, target))
-    depth, longest = numbers.depth, max(numbers.line_vectors[0], SHEAR_VECTORS[0]) * lanes
+    depth, longest = numbers.depth, max(line_vectors(numbers)[0], SHEAR_VECTORS[0]) * lanes
 
     def rows_kernel(args, thread, threads):
         a = carray(args, 1)[0]

@@ -14,7 +14,8 @@ from llvmlite import ir
 
 from sigconv.kernels.address import array_field, as_pointer, pointer_to
 from sigconv.kernels.cpu.rows import NUMBERS
-from sigconv.kernels.cpu.rows_tile import Emitter, Numbers, chunks, const, make_line, period_of, smaller
+from sigconv.kernels.cpu.rows_emitter import Emitter, Numbers, chunks, const, period_of, smaller
+from sigconv.kernels.cpu.rows_tile import make_line
 from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray, intrinsic, types
 from sigconv.kernels.simd import I32, _splat, _tail_mask
