@@ -11,7 +11,7 @@ import numpy as np
 from sigconv import lines
 from sigconv.errors import InputError, ModelError, unknown_names, wrong_dtype
 from sigconv.kernels.jit import ensure
-from sigconv.runtime import places
+from sigconv.runtime import fixups
 from sigconv.runtime.locks import lock
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Step
 from sigconv.runtime.report import Explanation, Profile, Timing
@@ -78,7 +78,7 @@ class Session:
         self._arena = _memory(program.arena_nbytes)
         self._workspace = _memory(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
-        ensure(dict.fromkeys((places.KERNEL, *(s.kernel for s in native))))
+        ensure(dict.fromkeys((fixups.KERNEL, *(s.kernel for s in native))))
         self._records = _memory(sum(lines.whole(s.record.nbytes) for s in native))
         self._bases = {"arena": self._arena.ctypes.data, "workspace": self._workspace.ctypes.data}
         self._constants = [c.ctypes.data for c in program.constants]
@@ -87,8 +87,8 @@ class Session:
         for step, entry in zip(native, self._steps[1:], strict=True):
             of_arrays += self._bind(step, entry, at)
             at += lines.whole(step.record.nbytes)
-        self._places = places.Places(len(program.inputs) + len(program.outputs), self._records, of_arrays)
-        self._steps[0] = self._places.step
+        self._fixups = fixups.Fixups(len(program.inputs) + len(program.outputs), self._records, of_arrays)
+        self._steps[0] = self._fixups.step
         self._segments: list[Prepared | HostStep] = []
         self._segment_rows: list[Sequence[int]] = []
         self._cut(program.steps)
@@ -153,7 +153,7 @@ class Session:
 
         Fills ``outputs``, and sets those that are None: they must be where a shape depends on data.
         """
-        self._places.point([*arrays, *outputs])
+        self._fixups.point([*arrays, *outputs])
         if self._only_native is not None:
             self._only_native.run(threads or self.program.threads)
         else:
@@ -171,7 +171,7 @@ class Session:
         outputs = self._outputs()
         best = np.full(len(self.program.rows), np.inf)
         with self._lock:
-            self._places.point([*arrays, *outputs])
+            self._fixups.point([*arrays, *outputs])
             for _ in range(repeat):
                 seconds = np.zeros(len(best))
                 loose = self._strings(arrays)

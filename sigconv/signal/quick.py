@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sigconv.kernels.cpu import objects
+from sigconv.kernels.cpu import data_pointers
 from sigconv.signal import image, kernels, methods, problem
 from sigconv.signal.problem import Array
 
@@ -33,7 +33,7 @@ class _Call:
         steps = [long.pop(0) if k > 1 else 0 for k in taps]
         first = sum((k - 1) * s for k, s in zip(taps, steps, strict=True)) if turned else 0
         self.layout = dict(
-            head=objects.HEAD, first=first, J=taps[0], K=taps[1], item=w.itemsize,
+            head=data_pointers.HEAD, first=first, J=taps[0], K=taps[1], item=w.itemsize,
             w_row=-steps[0] if turned else steps[0], w_column=-steps[1] if turned else steps[1],
         )  # fmt: skip
         self.desks: list[_Desk] = []
@@ -101,7 +101,7 @@ def run(
 def _make(
     in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int
 ) -> _Call | None:
-    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not objects.known():
+    if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not data_pointers.READABLE:
         return None
     if not (in1.flags.aligned and in2.flags.aligned):
         return None

@@ -1,8 +1,4 @@
-"""The call of an image kernel for NumPy's array objects: where their numbers are is read here, not asked in Python.
-
-An array object is Python's object head and then the address of its first number; both are public in NumPy's C headers.
-Asking for that address in Python takes longer than a short convolution.
-"""
+"""The call of an image kernel for NumPy's array objects, whose data pointers are read here, not asked in Python."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ import numpy as np
 from sigconv.kernels.address import as_pointer, get, put
 from sigconv.kernels.atomic import call_kernel
 from sigconv.kernels.cpu import image
+from sigconv.kernels.cpu.data_pointers import data_pointer
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.late import carray
 
@@ -19,7 +16,7 @@ ARGS = np.dtype(
         (name, np.int64)
         for name in (
             *("x", "w", "y"),  # addresses of array objects
-            "head",  # bytes of an object's head
+            "head",  # `data_pointers.HEAD`
             "first",  # bytes from the first number of w to the tap w[0, 0] of the correlation
             *("w_row", "w_column"),  # bytes from row to row and from tap to tap, negative where w is turned
             *("J", "K", "item", "taps"),  # taps; bytes of a number, 4 or 8; where to write the taps, densely
@@ -37,9 +34,7 @@ _X, _Y, _FINITE = (_FIELDS.index(name) for name in ("x", "y", "finite"))
 def call(args, thread, threads):
     """Fill in the record of `image`, and call it."""
     a = carray(args, 1)[0]
-    x = get(as_pointer(a.x + a.head, np.int64), 0)
-    w = get(as_pointer(a.w + a.head, np.int64), 0)
-    y = get(as_pointer(a.y + a.head, np.int64), 0)
+    x, w, y = data_pointer(a.x, a.head), data_pointer(a.w, a.head), data_pointer(a.y, a.head)
     record = as_pointer(a.record, np.int64)
     put(record, _X, x)
     put(record, _Y, y)
