@@ -6,6 +6,7 @@ a plain CPU runs the same kernels with narrow vectors; only the width and the ti
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,8 +48,11 @@ def _llvm_vector(dtype: Any) -> ir.VectorType:
     return ir.VectorType(element, vector_of(dtype).count)
 
 
-def _suffix(vec: ir.VectorType) -> str:
-    return f"v{vec.count}{'f32' if isinstance(vec.element, ir.FloatType) else 'f64'}"
+def _suffix(kind: ir.Type) -> str:
+    """What LLVM's own functions of a float, or of a vector of them, have at the end of their names."""
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{_suffix(kind.element)}"
+    return "f32" if isinstance(kind, ir.FloatType) else "f64"
 
 
 def _fma(builder, a, b, c):
@@ -177,8 +181,6 @@ def _prefetch(builder, pointer, level=2, writes=False):
     builder.call(fn, [pointer, ir.Constant(I32, int(writes)), ir.Constant(I32, 4 - level), ir.Constant(I32, 1)])
 
 
-_TILE_ARGS = """a b y r bias x_pixel x_block x_kd x_kh x_kw n_blocks block last_block kd0 kd1 kh0 kh1 KD KH KW y_pixel
-y_vector r_pixel r_vector tail ahead ahead_step first last alpha lo hi""".split()
 _ONE_PLANE = {"kd0": 0, "kd1": 1, "KD": 1}
 _ONE_TAP = _ONE_PLANE | {"kh0": 0, "kh1": 1, "KH": 1, "KW": 1}
 
@@ -191,9 +193,9 @@ def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple
     """
 
     def settled(vec, args):
+        names = list(inspect.signature(_emit_tile).parameters)[4:]
         known = (constants or {}) | dict.fromkeys(adjacent, vec.count)
-        named = zip(_TILE_ARGS, args, strict=True)
-        return (ir.Constant(I64, known[name]) if name in known else arg for name, arg in named)
+        return dict(zip(names, args, strict=True)) | {name: ir.Constant(I64, value) for name, value in known.items()}
 
     @intrinsic
     def register_tile(
@@ -223,7 +225,7 @@ def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple
                 case = builder.append_basic_block(f"tile.{p}x{v}")
                 switch.add_case(ir.Constant(I64, v * (MOST_PIXELS + 1) + p), case)
                 builder.position_at_end(case)
-                _emit_tile(builder, vec, p, v, *settled(vec, args[2:]))
+                _emit_tile(builder, vec, p, v, **settled(vec, args[2:]))
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()

@@ -13,16 +13,13 @@ from llvmlite import ir
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import strict
 from sigconv.kernels.late import cgutils, intrinsic, types
-from sigconv.kernels.simd import _llvm_vector, _load, _masked_load, _splat, _tail_mask, vector_of
+from sigconv.kernels.simd import _llvm_vector, _load, _masked_load, _splat, _suffix, _tail_mask, vector_of
 
 
 def _extremum(builder, name, x, y):
     """LLVM's own, which gives NaN where either is: two instructions more than the processor's, which gives y."""
-    element = x.type.element if isinstance(x.type, ir.VectorType) else x.type
-    count = f"v{x.type.count}" if isinstance(x.type, ir.VectorType) else ""
-    bits = "f32" if isinstance(element, ir.FloatType) else "f64"
     fn_type = ir.FunctionType(x.type, [x.type, x.type])
-    fn = cgutils.get_or_insert_function(builder.module, fn_type, f"llvm.{name}.{count}{bits}")
+    fn = cgutils.get_or_insert_function(builder.module, fn_type, f"llvm.{name}.{_suffix(x.type)}")
     return builder.call(fn, [x, y], fastmath=("nsz",))
 
 
