@@ -115,25 +115,17 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
         return combine_windows
 
     @within
-    def vector_of(x):
-        return broadcast(x)
-
-    @within
     def store_all(dst, i, vector, count):
         store(dst, i, vector)
-
-    @within
-    def store_few(dst, i, vector, count):
-        store_first(dst, i, vector, count)
 
     @within
     def put_one(dst, i, one, count):
         dst[i] = one
 
-    dense = side_by_side(within(lambda src, i, count: load(src, i)), store_all, vector_of)
-    even = side_by_side(within(lambda src, i, count: load_even(src, i)), store_all, vector_of)
-    few_dense = side_by_side(within(lambda src, i, count: load_first(src, i, count)), store_few, vector_of)
-    few_even = side_by_side(within(lambda src, i, count: load_first_even(src, i, count)), store_few, vector_of)
+    dense = side_by_side(within(lambda src, i, count: load(src, i)), store_all, broadcast)
+    even = side_by_side(within(lambda src, i, count: load_even(src, i)), store_all, broadcast)
+    few_dense = side_by_side(load_first, store_first, broadcast)
+    few_even = side_by_side(load_first_even, store_first, broadcast)
     single = side_by_side(within(lambda src, i, count: src[i]), put_one, within(lambda x: x))
 
     @inline
