@@ -134,6 +134,16 @@ def test_a_long_loop_is_not_run_ahead() -> None:
     np.testing.assert_array_equal(model.run({"z": normal(2)})["y"], [5000, 10000])
 
 
+@pytest.mark.parametrize("most", ['""', "huge"])
+def test_a_loop_that_never_begins_need_not_end(most: str) -> None:
+    huge = "huge = Constant <value_int = 9000000000000000> ()"
+    text = control_flow.FOR.replace("(n, go, x)", f"({most}, go, x)").replace("bool {1}> ()", f"bool {{0}}> () {huge}")
+    x = normal(2, 3)
+    got = sc.load(parse(text)).run({"x": x, "n": np.array(3)})
+    np.testing.assert_array_equal(got["last"], x)
+    assert got["all"].shape == (0, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -105,11 +105,12 @@ def _infer_loop(facts: Facts, attrs: Attrs, n: int) -> list[Fact]:
     round_facts = [Fact(np.dtype(np.int64), ()), Fact(np.dtype(bool), (), np.array(True))]
     joined, outputs = _settle(attrs["body"], round_facts, states, captured, 1)  # type: ignore[arg-type]
     goes_on = outputs[0].value
-    if goes_on is not None and _truth(goes_on) and (most[0] >= FOREVER if most else not present(facts, 0)):
+    to_the_end = bool(start) and goes_on is not None and _truth(goes_on)
+    if to_the_end and (most[0] >= FOREVER if most else not present(facts, 0)):
         raise ModelError(
             "it would never end: its condition stays true, and " + ("M is huge" if most else "M is absent")
         )
-    trips: Dim = max(most[0], 0) if most and start and goes_on is not None and _truth(goes_on) else None
+    trips: Dim = max(most[0], 0) if most and to_the_end else None
     trips = 0 if start is not None and not start else trips
     collected = [Fact(f.dtype, None if f.shape is None else (trips, *f.shape)) for f in outputs[1 + len(states) :]]
     return [*joined, *collected][:n]
