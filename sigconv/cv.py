@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 from sigconv import filters
 from sigconv.errors import InputError
-from sigconv.ndimage import exact_type, rounded_sums, separable_sums, window_sums
+from sigconv.window_sums import exact_type, rounded_sums, separable_sums, window_sums
 
 CV_8U, CV_8S, CV_16U, CV_16S, CV_32S, CV_32F, CV_64F, CV_16F = range(8)
 DEPTHS = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "i4", "f4", "f8", "f2")))

@@ -15,11 +15,10 @@ mode                               extension                    name in `sigconv
 
 Types. The output has the input's type unless `output` is another type or an array. float32 and float16 inputs with such
 outputs are summed in float32, everything else in float64, as are derivatives of Gaussians, whose terms cancel (SciPy
-always sums in float64). Integer inputs under
-integer-valued weights are summed exactly, as is the moving average. An integer output is *truncated towards zero*, not
-rounded, and then wraps modulo its range, as in SciPy: ask for ``output=float`` where that is not wanted. A sum within
-1e-10 of an integer counts as that integer, so that a blurred constant stays constant. Filters of several axes store
-each pass in the output's type, as SciPy does.
+always sums in float64). Integer inputs under integer-valued weights are summed exactly, as is the moving average. An
+integer output is *truncated towards zero*, not rounded, and then wraps modulo its range, as in SciPy: ask for
+``output=float`` where that is not wanted. A sum within 1e-10 of an integer counts as that integer, so that a blurred
+constant stays constant. Filters of several axes store each pass in the output's type, as SciPy does.
 
 NaN and Inf reach exactly the outputs whose window holds them, times their weight.
 
@@ -36,8 +35,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sigconv import config, filters
+from sigconv import filters
 from sigconv.errors import InputError
+from sigconv.window_sums import exact_type, separable_sums, window_sums
 
 __all__ = [
     "convolve",
@@ -60,8 +60,6 @@ BOUNDARIES = {
     "constant": "fill",
     "grid-constant": "fill",
 }
-ROUNDED_TAPS = 128
-"""Most taps of a kernel for bytes that is summed and rounded in one direct pass."""
 SNAP = 1e-10
 """Sums closer than this to an integer are not truncated but taken as that integer."""
 
@@ -301,84 +299,6 @@ def uniform_filter(
         if n > 1:
             x = uniform_filter1d(x, int(n), axis, target.dtype, m, cval, o)
     return _write(x if filtered else x.astype(target.dtype), target, output)
-
-
-def window_sums(
-    x: np.ndarray, w: np.ndarray, lead: Sequence[int], boundary: str, fillvalue: Any, work: np.dtype
-) -> np.ndarray:
-    """``y[p] = sum_k w[k] X[p + k - lead]`` of x's shape in the type `work`, for w of the same rank.
-
-    `lead` counts, for each axis, the elements of the window before its output; X is x extended by `boundary`.
-    """
-    from sigconv.signal.methods import solve
-    from sigconv.signal.problem import Problem, fill_scalar
-
-    x = x.astype(x.dtype.newbyteorder("="), copy=False)
-    conv = tuple(n > 1 for n in w.shape)
-    if not any(conv):
-        return x.astype(work) * w.astype(work)
-    start = tuple(n - 1 - before for n, before in zip(w.shape, lead, strict=True))
-    problem = Problem(x, w, conv, start, x.shape, boundary, fill_scalar(fillvalue, work), work, work)
-    return solve(problem, threads=int(config.get("threads")))
-
-
-def rounded_sums(x: np.ndarray, w: np.ndarray, lead: Sequence[int], boundary: str) -> np.ndarray | None:
-    """`window_sums` of bytes in float32, rounded (ties to even) and saturated to bytes in the same pass.
-
-    None where a tap is not finite, or the kernel is longer than one pass is worth or not that of an image.
-    """
-    from sigconv.signal import image, kernels
-
-    if w.size > ROUNDED_TAPS:
-        return None
-    first, y = tuple(-before for before in lead), np.empty(x.shape, np.uint8)
-    taps = w.astype(np.float32)
-    done = image.run(
-        kernels.rounded(), x, w.shape, (taps, None), first, y, boundary, 0, int(config.get("threads"))
-    )  # fmt: skip
-    return y if done else None
-
-
-def separable_sums(
-    x: np.ndarray,
-    vectors: Sequence[np.ndarray],
-    axes: Sequence[int],
-    lead: Sequence[int],
-    boundary: str,
-    fillvalue: Any,
-    work: np.dtype,
-) -> np.ndarray:
-    """`window_sums` under the outer product of vectors along ``axes`` (ascending), the last axis summed first.
-
-    Neighbouring axes take one pass. The vectors are finite and of the type `work`; `lead` has an entry for each.
-    """
-    from sigconv.signal.problem import Problem, fill_scalar
-    from sigconv.signal.separable import run
-
-    x = x.astype(x.dtype.newbyteorder("="), copy=False)
-    shape, start = [1] * x.ndim, [0] * x.ndim
-    for axis, vector, before in zip(axes, vectors, lead, strict=True):
-        shape[axis], start[axis] = vector.size, vector.size - 1 - before
-    conv = tuple(a in axes for a in range(x.ndim))
-    w = np.broadcast_to(work.type(0), shape)
-    problem = Problem(x, w, conv, tuple(start), x.shape, boundary, fill_scalar(fillvalue, work), work, work)
-    return run(problem, vectors, int(config.get("threads")))
-
-
-def exact_type(x: np.ndarray, w: np.ndarray, fillvalue: Any, wraps: bool) -> np.dtype | None:
-    """The integer type that holds every sum of x's under w exactly; None if there is none, or w is not integer-valued.
-
-    Where the result wraps anyway, int64 serves however large the sums are.
-    """
-    if x.dtype.kind not in "biu" or w.dtype.kind == "c" or not np.isreal(fillvalue):
-        return None
-    numbers = np.append(w.ravel(), np.real(fillvalue))
-    if not (np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()):
-        return None
-    largest = 1 if x.dtype.kind == "b" else max(-int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max))
-    bound = max(largest, abs(int(np.real(fillvalue)))) * int(np.abs(w).sum())
-    kinds = (np.dtype(np.int32), np.dtype(np.int64))
-    return next((t for t in kinds if bound <= np.iinfo(t).max), kinds[-1] if wraps and bound < 2**127 else None)
 
 
 def _filter_nd(

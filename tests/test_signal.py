@@ -211,6 +211,7 @@ def test_a_kernel_longer_than_the_signal_meets_every_boundary(rng):
     ("options", "message"),
     [
         ({"mode": "some"}, "acceptable mode flags"),
+        ({"mode": ["full"]}, "acceptable mode flags"),
         ({"method": "magic"}, "acceptable method flags"),
         ({"boundary": "odd"}, "acceptable boundary flags"),
         ({"axes": [5]}, "axes exceeds dimensionality"),

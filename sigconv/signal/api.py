@@ -5,7 +5,6 @@ Every function builds a `Problem` and hands it to `methods.solve`.
 
 from __future__ import annotations
 
-import functools
 import operator
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from sigconv import config
 from sigconv.errors import InputError
 from sigconv.runtime.kinds import device_of
-from sigconv.signal import methods, quick, short
+from sigconv.signal import kernels, methods, quick, short
 from sigconv.signal import problem as problems
 from sigconv.signal.problem import Array, Problem
 
@@ -35,15 +34,9 @@ __all__ = [
 _SUMS = ("auto", "direct")
 
 
-@functools.cache
-def _default_threads() -> int:
-    """The setting, looked up once: finding the cores takes longer than a short call."""
-    return int(config.get("threads"))
-
-
 def _threads(workers: int | None) -> int:
     if workers is None:
-        return _default_threads()
+        return kernels.default_threads()
     count = operator.index(workers)
     if count > 0:
         return count
@@ -199,42 +192,9 @@ def convolve(
     >>> convolve([1, 2, 3, 4], [1, 1, 1], mode='same', boundary='wrap')
     array([7, 6, 9, 8])
     """
-    plain = (
-        out is None
-        and dtype is None
-        and axes is None
-        and workers is None
-        and max_workspace is None
-        and boundary == "fill"
-        and type(fillvalue) is int
-        and fillvalue == 0
-        and nan_policy == "propagate"
-        and method in _SUMS
+    return _n_dimensional(
+        True, in1, in2, mode, method, axes, boundary, fillvalue, dtype, out, nan_policy, workers, max_workspace, device
     )
-    if plain and device is None:
-        y = quick.run(in1, in2, mode, "fill", True, False, _default_threads())
-        if y is not None:
-            return y
-    if _on_device(in1, in2, device):
-        return _there(
-            in1, in2, mode, method, True, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
-            nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
-        )  # fmt: skip
-    if plain:
-        y = short.convolve(in1, in2, mode)
-        if y is not None:
-            return y
-    product = _scalars(
-        convolve, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
-        nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
-    )  # fmt: skip
-    if product is not None:
-        return product
-    problem = problems.make(
-        in1, in2, mode, convolves=True, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
-        strict=axes is None,
-    )  # fmt: skip
-    return _solve(problem, method, out, nan_policy, workers, max_workspace)
 
 
 def correlate(
@@ -263,6 +223,16 @@ def correlate(
     >>> correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
+    return _n_dimensional(
+        False, in1, in2, mode, method, axes, boundary, fillvalue, dtype, out, nan_policy, workers, max_workspace, device
+    )
+
+
+def _n_dimensional(
+    convolves: bool, in1: Any, in2: Any, mode: str, method: str, axes: Any, boundary: str, fillvalue: Any, dtype: Any,
+    out: Any, nan_policy: str, workers: int | None, max_workspace: int | None, device: str | None,
+) -> Any:  # fmt: skip
+    """What `convolve` and `correlate` do."""
     plain = (
         out is None
         and dtype is None
@@ -276,26 +246,26 @@ def correlate(
         and method in _SUMS
     )
     if plain and device is None:
-        y = quick.run(in1, in2, mode, "fill", False, False, _default_threads())
+        y = quick.run(in1, in2, mode, "fill", convolves, False)
         if y is not None:
             return y
     if _on_device(in1, in2, device):
         return _there(
-            in1, in2, mode, method, False, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
+            in1, in2, mode, method, convolves, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
             nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
         )  # fmt: skip
     if plain:
-        y = short.correlate(in1, in2, mode)
+        y = short.convolve(in1, in2, mode) if convolves else short.correlate(in1, in2, mode)
         if y is not None:
             return y
     product = _scalars(
-        correlate, in1, in2, out, axes, mode=mode, method=method, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
-        nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
+        convolve if convolves else correlate, in1, in2, out, axes, mode=mode, method=method, boundary=boundary,
+        fillvalue=fillvalue, dtype=dtype, nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
     )  # fmt: skip
     if product is not None:
         return product
     problem = problems.make(
-        in1, in2, mode, convolves=False, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
+        in1, in2, mode, convolves=convolves, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype,
         strict=axes is None,
     )  # fmt: skip
     return _solve(problem, method, out, nan_policy, workers, max_workspace)
@@ -356,7 +326,7 @@ def _two_dimensional(
 ) -> Any:
     plain = type(fillvalue) is int and fillvalue == 0 and method in _SUMS
     if plain and device is None and type(in1) is np.ndarray and in1.ndim == 2:
-        y = quick.run(in1, in2, mode, boundary, convolves, not convolves, _default_threads())
+        y = quick.run(in1, in2, mode, boundary, convolves, not convolves)
         if y is not None:
             return y
     name = "convolve2d" if convolves else "correlate2d"

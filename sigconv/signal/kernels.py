@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sigconv import config
 from sigconv.signal.problem import Array
 
 SHARE = 1 << 16
@@ -21,6 +22,12 @@ LONG = 256
 """Shares of a call, about a millisecond's, that is worth waiting for threads which have to wake first …"""
 PATIENCE = 200e-6
 """… this many seconds; they take 50 to 150 us."""
+
+
+@functools.cache
+def default_threads() -> int:
+    """The setting, looked up once: finding the cores takes longer than a short call."""
+    return int(config.get("threads"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,29 +78,24 @@ class _Desk:
 _calls: dict[tuple[Any, ...], _Call | None] = {}
 
 
-def run(
-    in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool = False, threads: int = 1
-) -> Array | None:
-    """The result; None: somebody else has to look at these arguments.
-
-    ``threads``: the same in all calls of a process.
-    """
+def run(in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool) -> Array | None:
+    """The result; None: somebody else has to look at these arguments."""
     if type(in1) is not np.ndarray or type(in2) is not np.ndarray:
         return None
     x_type, w_type = in1.dtype, in2.dtype
     key = (in1.shape, in1.strides, x_type, in2.shape, in2.strides, w_type, mode, boundary, convolves, late_centre)
     try:
         call = _calls[key]
-    except (KeyError, TypeError):
+    except TypeError:  # a mode that cannot be looked up
+        return None
+    except KeyError:
         if len(_calls) >= REMEMBERED:
             _calls.clear()
-        call = _calls[key] = _make(in1, in2, mode, boundary, convolves, late_centre, threads)
+        call = _calls[key] = _make(in1, in2, mode, boundary, convolves, late_centre)
     return None if call is None else call.run(in1, in2)
 
 
-def _make(
-    in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int
-) -> _Call | None:
+def _make(in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool) -> _Call | None:
     if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not data_pointers.READABLE:
         return None
     if not (in1.flags.aligned and in2.flags.aligned):
@@ -121,6 +116,7 @@ def _make(
         k == 1 and (f, n) != (0, m) for k, f, n, m in zip(in2.shape, first, task.count, in1.shape, strict=True)
     ):
         return None
+    threads = kernels.default_threads()
     plan = image.plan(in1.shape, in1.strides, in2.shape, first, task.count, task.boundary, kind, False, threads)
     if plan is None:
         return None

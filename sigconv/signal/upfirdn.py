@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sigconv import config
 from sigconv.errors import InputError
 from sigconv.signal import kernels
 
@@ -137,7 +136,7 @@ def _strided(lines: np.ndarray, work: Sequence[tuple[np.ndarray, int, np.ndarray
     steps["kernel"] = variant.kernel.address
     steps["args"] = args.ctypes.data + np.arange(len(work)) * ARGS.itemsize
     steps["width"] = [max(1, rows * y.shape[-1] * w.size // kernels.SHARE) for w, _, y in work]
-    Prepared(steps).run(int(config.get("threads")))
+    Prepared(steps).run(kernels.default_threads())
 
 
 def _extended(lines: np.ndarray, before: int, after: int, mode: str, cval: Any) -> np.ndarray:

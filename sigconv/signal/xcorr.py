@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sigconv import config
 from sigconv.errors import InputError
+from sigconv.signal import kernels
 from sigconv.signal.methods import solve
 from sigconv.signal.problem import Problem, as_numbers, work_dtype
 
@@ -122,7 +122,7 @@ def _sums(a: np.ndarray, b: np.ndarray, wanted: np.ndarray, batch: tuple[int, ..
         dtype=kind,
         work=work_dtype(kind),
     )
-    values = solve(problem, threads=int(config.get("threads")))
+    values = solve(problem, threads=kernels.default_threads())
     return values if wanted.size == last - first + 1 and (np.diff(wanted) == 1).all() else values[..., wanted - first]
 
 
