@@ -181,27 +181,26 @@ def _prefetch(builder, pointer, level=2, writes=False):
     builder.call(fn, [pointer, ir.Constant(I32, int(writes)), ir.Constant(I32, 4 - level), ir.Constant(I32, 1)])
 
 
-_ONE_PLANE = {"kd0": 0, "kd1": 1, "KD": 1}
-_ONE_TAP = _ONE_PLANE | {"kh0": 0, "kh1": 1, "KH": 1, "KW": 1}
+_ONE_PLANE = {"kd_lo": 0, "kd_hi": 1, "KD": 1}
+_ONE_TAP = _ONE_PLANE | {"kh_lo": 0, "kh_hi": 1, "KH": 1, "KW": 1}
+STRIDED_POINTWISE = _ONE_TAP | dict.fromkeys(("y_pixel", "r_pixel"), lanes(np.float32))
+POINTWISE = STRIDED_POINTWISE | {"x_pixel": lanes(np.float32)}
+ADJACENT = _ONE_PLANE | dict.fromkeys(("x_pixel", "y_pixel", "r_pixel"), lanes(np.float32))
+"""Arguments of the register tile, which are fields of the direct kernel's record, that are settled for float32."""
 
 
-def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple[str, ...] = ()) -> Any:
-    """The register tile with some arguments settled: ``constants``, and pixel strides ``adjacent`` of one register.
+def _make_register_tile(settled: dict[str, int]) -> Any:
+    """The register tile with some of its arguments settled.
 
-    What is passed for them is ignored. Without them addresses are multiplied out anew and kept in memory, for want of
-    registers, between every 16 channels and the next: a tenth of the time of a 1x1 convolution.
+    What is passed for them is ignored. Where none are, addresses are multiplied out anew and kept in memory, for want
+    of registers, between every 16 channels and the next: a tenth of the time of a 1x1 convolution.
     """
-
-    def settled(vec, args):
-        names = list(inspect.signature(_emit_tile).parameters)[4:]
-        known = (constants or {}) | dict.fromkeys(adjacent, vec.count)
-        return dict(zip(names, args, strict=True)) | {name: ir.Constant(I64, value) for name, value in known.items()}
 
     @intrinsic
     def register_tile(
         typingctx, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-        kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last,
-        alpha, lo, hi,
+        kd_lo, kd_hi, kh_lo, kh_hi, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first,
+        last, alpha, lo, hi,
     ):  # fmt: skip
         """A tile of ``pixels`` outputs by ``vectors`` registers of channels, in registers over a whole reduction.
 
@@ -218,6 +217,9 @@ def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple
         def codegen(context, builder, sig, args):
             vec = _llvm_vector(sig.args[2].dtype)
             shapes = [(p, v) for v, most in TILE.items() for p in range(1, most + 1)]
+            names = list(inspect.signature(_emit_tile).parameters)[4:]
+            constants = {name: ir.Constant(I64, value) for name, value in settled.items()}
+            values = dict(zip(names, args[2:], strict=True)) | constants
             done = builder.append_basic_block("tile.done")
             key = builder.add(builder.mul(args[1], ir.Constant(I64, MOST_PIXELS + 1)), args[0])
             switch = builder.switch(key, done)
@@ -225,7 +227,7 @@ def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple
                 case = builder.append_basic_block(f"tile.{p}x{v}")
                 switch.add_case(ir.Constant(I64, v * (MOST_PIXELS + 1) + p), case)
                 builder.position_at_end(case)
-                _emit_tile(builder, vec, p, v, **settled(vec, args[2:]))
+                _emit_tile(builder, vec, p, v, **values)
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()
@@ -235,10 +237,10 @@ def _make_register_tile(constants: dict[str, int] | None = None, adjacent: tuple
     return register_tile
 
 
-register_tile = _make_register_tile()
-adjacent_tile = _make_register_tile(_ONE_PLANE, ("x_pixel", "y_pixel", "r_pixel"))
-pointwise_tile = _make_register_tile(_ONE_TAP, ("x_pixel", "y_pixel", "r_pixel"))
-strided_pointwise_tile = _make_register_tile(_ONE_TAP, ("y_pixel", "r_pixel"))
+register_tile = _make_register_tile({})
+adjacent_tile = _make_register_tile(ADJACENT)
+pointwise_tile = _make_register_tile(POINTWISE)
+strided_pointwise_tile = _make_register_tile(STRIDED_POINTWISE)
 
 
 @contextmanager
@@ -256,8 +258,8 @@ def _loop(builder, start, end):
 
 def _emit_tile(
     builder, vec, pixels, vectors, a, b, y, r, bias, x_pixel, x_block, x_kd, x_kh, x_kw, n_blocks, block, last_block,
-    kd0, kd1, kh0, kh1, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last, alpha,
-    lo, hi,
+    kd_lo, kd_hi, kh_lo, kh_hi, KD, KH, KW, y_pixel, y_vector, r_pixel, r_vector, tail, ahead, ahead_step, first, last,
+    alpha, lo, hi,
 ):  # fmt: skip
     width = vectors * vec.count
     mul, plus = builder.mul, builder.add
@@ -294,7 +296,7 @@ def _emit_tile(
         b_tap = mul(depth, const(width))
         b_block = builder.gep(b, [mul(mul(mul(blocks.index, block), taps), const(width))])
         a_block = builder.gep(a, [mul(blocks.index, x_block)])
-        with _loop(builder, kd0, kd1) as kd, _loop(builder, kh0, kh1) as kh:
+        with _loop(builder, kd_lo, kd_hi) as kd, _loop(builder, kh_lo, kh_hi) as kh:
             tap_row = mul(plus(mul(kd, KH), kh), KW)
             b_row = builder.gep(b_block, [mul(tap_row, b_tap)])
             a_row = builder.gep(a_block, [plus(mul(kd, x_kd), mul(kh, x_kh))])

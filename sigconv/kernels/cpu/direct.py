@@ -16,9 +16,19 @@ import numpy as np
 from sigconv import lines
 from sigconv.kernels.address import as_pointer, get
 from sigconv.kernels.cpu.movement import transfer
-from sigconv.kernels.jit import kernel
+from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray
-from sigconv.kernels.simd import TILE, adjacent_tile, lanes, pointwise_tile, register_tile, strided_pointwise_tile
+from sigconv.kernels.simd import (
+    ADJACENT,
+    POINTWISE,
+    STRIDED_POINTWISE,
+    TILE,
+    adjacent_tile,
+    lanes,
+    pointwise_tile,
+    register_tile,
+    strided_pointwise_tile,
+)
 
 DIRECT = np.dtype(
     [(name, np.int64) for name in (
@@ -150,3 +160,14 @@ pointwise_f32 = _make(np.float32, pointwise_tile, "pointwise_float32")
 """As `adjacent_f32`, of one tap that is always inside the input: 1x1 convolutions."""
 strided_pointwise_f32 = _make(np.float32, strided_pointwise_tile, "strided_pointwise_float32")
 """As `pointwise_f32`, whatever the pixels of x are apart."""
+
+VARIANTS: dict[type, list[tuple[Kernel, dict[str, int]]]] = {
+    np.float32: [
+        (pointwise_f32, POINTWISE),
+        (strided_pointwise_f32, STRIDED_POINTWISE),
+        (adjacent_f32, ADJACENT),
+        (direct_f32, {}),
+    ],
+    np.float64: [(direct_f64, {})],
+}
+"""The kernels of a type, and the fields of the record that each takes for granted, from most to fewest."""

@@ -75,22 +75,12 @@ def emit(b: Builder, **call: Any) -> None:
 
 def kernel_of(record: dict[str, Any], dtype: np.dtype[Any]) -> Kernel:
     """The kernel for what `fields` gives: the one that takes most for granted of what holds."""
-    if dtype == np.float64:
-        return kernels.direct_f64
-
-    def one(axis: str) -> bool:
-        """Whether there is one tap along the axis, and that inside the input for every output."""
-        low, high = record[f"k{axis}_lo"], record[f"k{axis}_hi"]
-        return record[f"K{axis.upper()}"] == 1 and (low == 0).all() and (high == 1).all()
-
-    vl = lanes(dtype)
-    outputs = {record["y_pixel"], *([record["r_pixel"]] if record["residual"] else ())}
-    if not one("d") or outputs != {vl}:
-        return kernels.direct_f32
-    adjacent = record["x_pixel"] == vl
-    if one("h") and record["KW"] == 1:
-        return kernels.pointwise_f32 if adjacent else kernels.strided_pointwise_f32
-    return kernels.adjacent_f32 if adjacent else kernels.direct_f32
+    unread = () if record["residual"] else ("r_pixel",)
+    return next(
+        kernel
+        for kernel, settled in kernels.VARIANTS[dtype.type]
+        if all(name in unread or np.all(record[name] == value) for name, value in settled.items())
+    )
 
 
 def fields(
