@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 import sigconv as sc
 from sigconv import programs
 from sigconv.runtime import runner
+from sigconv.runtime.session import Session
 from tests.cases import networks
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +169,17 @@ def test_outputs_by_name():
             np.testing.assert_array_equal(g, w)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("x", "tensor(float)", ["N"])]
     assert [o.name for o in session.get_outputs()] == ["a", "b"]
+
+
+def test_a_result_of_another_shape_is_not_stretched():
+    proto = networks.model([networks.helper.make_node("Det", ["x"], ["y"])], {"x": [4, 3, 3]}, ["y"])
+    program = sc.load(proto).compile().program
+    (step,) = program.steps
+    feeds = {"x": np.eye(3, dtype=np.float32).repeat(4, 0).reshape(4, 3, 3)}
+    assert Session(program).run(feeds)["y"].shape == (4,)
+    wrong = dataclasses.replace(step, function=lambda arrays: (np.zeros(1, np.float32),))
+    with pytest.raises(sc.ModelError, match=r"'y' of shape \(1,\) was expected to have \(4,\)"):
+        Session(dataclasses.replace(program, steps=(wrong,))).run(feeds)
 
 
 # --- explain, profile ------------------------------------------------------------------------------------------------
