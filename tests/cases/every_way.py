@@ -114,7 +114,7 @@ def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], 
         for p in program.outputs
     ]
     session._segments = [s if isinstance(s, HostStep) else Shares(s._steps, rng) for s in session._segments]
-    session._places.point([*arrays, *outputs])
+    session._fixups.point([*arrays, *outputs])
     session._run_mixed(arrays, outputs, threads)
     for part in (session._arena, session._workspace, *arrays, *outputs):
         if part is not None:
