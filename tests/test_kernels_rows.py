@@ -29,6 +29,8 @@ CASES = [  # J, K, n, output rows, step, dilation
     (1, 150, 40, 1, 1, 1),
     (2, 5, 131, 7, 1, 2),
     (3, 3, 64, 7, 1, 1),
+    (3, 3, 5, 3, 1, 1),
+    (3, 3, 203, 9, 1, 2),
     (3, 20, 97, 5, 1, 3),
     (5, 2, 17, 11, 1, 4),
     (4, 40, 300, 2, 1, 1),
@@ -182,7 +184,7 @@ def test_nothing_outside_the_rows_is_read(name, at_end, rng):
 @pytest.mark.parametrize("name", rows.NUMBERS)
 def test_threads_and_blocks_give_the_same_bits(name, shear, rng):
     source, taps, _ = types_of(name)
-    for J, K, n, height in ((1, 70, 9000, 1), (3, 5, 1000, 10), (4, 35, 200, 9)):
+    for J, K, n, height in ((1, 70, 9000, 1), (3, 5, 1000, 10), (4, 35, 200, 9), (3, 3, 300, 10)):
         x, w = draw(rng, (height + J - 1, n + K - 1), source), draw(rng, (J, K), taps, loudness(name))
         whole = correlate(name, x, w, n, shear=shear)
         for threads in (2, 3, 7):

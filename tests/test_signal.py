@@ -393,3 +393,26 @@ def test_shapes_agree_with_geometry():
     assert shapes.halo((8,), 4, padding="same") == ((1, 2),) == shapes.same_padding((8,), 4)
     with pytest.raises(ValueError, match="padding='same'"):
         shapes.conv_transpose_output_shape(4, 3, padding="same")
+
+
+@pytest.mark.parametrize("shape", [(300,), (40, 70)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_given_array_gets_the_bits_of_a_new_one(shape, dtype, rng):
+    x, h = rng.standard_normal(shape).astype(dtype), rng.standard_normal((3,) * len(shape)).astype(dtype)
+    strided, wide, unaligned = (
+        np.empty((*shape, 2), dtype)[..., 0],
+        np.empty(shape, complex),
+        np.empty(x.nbytes + 1, "b"),
+    )
+    for taps in (h, np.where(h == h.flat[1], dtype(np.nan), h)):
+        want = sc.convolve(x, taps, "same")
+        for out in (np.empty(shape, dtype), strided, wide, unaligned[1:].view(dtype).reshape(shape)):
+            assert sc.convolve(x, taps, "same", out=out) is out
+            np.testing.assert_array_equal(out, want)
+        shared = x.copy()
+        np.testing.assert_array_equal(sc.convolve(shared, taps, "same", out=shared), want)
+    fixed = np.zeros(shape, dtype)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        sc.convolve(x, h, "same", out=fixed)
+    assert not fixed.any()

@@ -234,8 +234,7 @@ def _n_dimensional(
 ) -> Any:  # fmt: skip
     """What `convolve` and `correlate` do."""
     plain = (
-        out is None
-        and dtype is None
+        dtype is None
         and axes is None
         and workers is None
         and max_workspace is None
@@ -246,7 +245,7 @@ def _n_dimensional(
         and method in _SUMS
     )
     if plain and device is None:
-        y = quick.run(in1, in2, mode, "fill", convolves, False)
+        y = quick.run(in1, in2, mode, "fill", convolves, False, out)
         if y is not None:
             return y
     if _on_device(in1, in2, device):
@@ -254,7 +253,7 @@ def _n_dimensional(
             in1, in2, mode, method, convolves, axes=axes, boundary=boundary, fillvalue=fillvalue, dtype=dtype, out=out,
             nan_policy=nan_policy, workers=workers, max_workspace=max_workspace,
         )  # fmt: skip
-    if plain:
+    if plain and out is None:
         y = short.convolve(in1, in2, mode) if convolves else short.correlate(in1, in2, mode)
         if y is not None:
             return y

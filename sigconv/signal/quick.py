@@ -38,9 +38,14 @@ class _Call:
         )  # fmt: skip
         self.desks: list[_Desk] = []
 
-    def run(self, x: Array, w: Array) -> Array | None:
-        """The result; None: an address is not aligned, or a tap not finite."""
-        y = np.empty(self.count, self.dtype)
+    def run(self, x: Array, w: Array, out: Any) -> Array | None:
+        """The result; None: an address is not aligned, a tap not finite, or ``out`` not what it can be written into."""
+        if out is None:
+            y = np.empty(self.count, self.dtype)
+        elif self._takes(out) and not (np.may_share_memory(out, x) or np.may_share_memory(out, w)):
+            y = out
+        else:
+            return None
         try:
             desk = self.desks.pop()
         except IndexError:
@@ -54,6 +59,11 @@ class _Call:
         finite = words[desk.finite]
         self.desks.append(desk)
         return y if finite else None
+
+    def _takes(self, out: Any) -> bool:
+        if type(out) is not np.ndarray or out.shape != self.count or out.dtype != self.dtype:
+            return False
+        return bool(out.flags.c_contiguous and out.flags.writeable)
 
 
 class _Desk:
@@ -78,8 +88,10 @@ class _Desk:
 _calls: dict[tuple[Any, ...], _Call | None] = {}
 
 
-def run(in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool) -> Array | None:
-    """The result; None: somebody else has to look at these arguments."""
+def run(
+    in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool, out: Any = None
+) -> Array | None:
+    """The result, ``out`` if it is given; None: somebody else has to look at these arguments."""
     if type(in1) is not np.ndarray or type(in2) is not np.ndarray:
         return None
     x_type, w_type = in1.dtype, in2.dtype
@@ -92,7 +104,7 @@ def run(in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_cent
         if len(_calls) >= REMEMBERED:
             _calls.clear()
         call = _calls[key] = _make(in1, in2, mode, boundary, convolves, late_centre)
-    return None if call is None else call.run(in1, in2)
+    return None if call is None else call.run(in1, in2, out)
 
 
 def _make(in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool) -> _Call | None:

@@ -16,7 +16,6 @@ from sigconv.kernels.cpu.rows_tile import (
     SHEAR_ROWS,
     SHEAR_VECTORS,
     SMALL,
-    SMALL_VECTORS,
     line_vectors,
     make_line,
     make_shear,
@@ -25,6 +24,7 @@ from sigconv.kernels.cpu.rows_tile import (
 )
 from sigconv.kernels.jit import Kernel, kernel
 from sigconv.kernels.late import carray
+from sigconv.lines import LINE
 
 ARGS = np.dtype(
     [
@@ -41,7 +41,10 @@ ARGS = np.dtype(
 )
 """A complex number counts as one everywhere."""
 
-BLOCK_BYTES = 24 << 10  # inputs of a column block that several rows share: half of a first-level cache
+BLOCK_BYTES = 512 << 10  # rows that a column block reads again and writes: a quarter of a second-level cache
+ALIGNED = 16
+"""Registers of outputs in a row from which those of few taps begin on a cache line: they are mostly loads and stores,
+of which one across two lines takes twice as long."""
 LINE_BLOCK = 4096  # columns of a block where no rows are shared
 
 
@@ -76,20 +79,23 @@ def make(numbers: Numbers) -> Kernel:
             while r < end:
                 tall = min(height, end - r)
                 rows = as_pointer(a.rows + 8 * J * r, np.int64)
-                c = first
-                if tall == SMALL and J == SMALL and K == SMALL:
-                    tiles = (last - c) // (SMALL_VECTORS * lanes)
-                    small_tile(rows, c, w, dilation, as_pointer(a.y + y_item * (y_row * r + c), target), y_row,
-                               ahead + r * a.ahead_row + c * item, a.ahead_row, tiles)  # fmt: skip
-                    c += tiles * SMALL_VECTORS * lanes
-                y_line = a.y + y_item * (y_row * r + c)
-                if tall > 1:
-                    shear_line(tall, rows, c, K, w, J, dilation, y_line, y_row, ahead + r * a.ahead_row + c * item,
-                               a.ahead_row, last - c)  # fmt: skip
-                elif step == 1:
-                    line(rows, c, K, w, 1, J, period, dilation, lanes, y_line, last - c)
-                else:
-                    step_line(rows, c * step, K, w, 1, J, period, dilation, step * parts, y_line, last - c)
+                small = tall == SMALL and J == SMALL and K == SMALL
+                y_line = a.y + y_item * (y_row * r + first)
+                c, stop = first, last
+                if small and last - first >= ALIGNED * lanes:  # of two runs the second begins on a line
+                    stop = first + -y_line // y_item % (LINE // y_item)
+                while c < last:
+                    soon = ahead + r * a.ahead_row + c * item
+                    if small:
+                        small_tile(rows, c, w, dilation, as_pointer(y_line, target), y_row, soon, a.ahead_row, stop - c)
+                    elif tall > 1:
+                        shear_line(tall, rows, c, K, w, J, dilation, y_line, y_row, soon, a.ahead_row, last - c)
+                    elif step == 1:
+                        line(rows, c, K, w, 1, J, period, dilation, lanes, y_line, last - c)
+                    else:
+                        step_line(rows, c * step, K, w, 1, J, period, dilation, step * parts, y_line, last - c)
+                    y_line += y_item * (stop - c)
+                    c, stop = stop, last
                 r += tall
 
     rows_kernel.__name__ = rows_kernel.__qualname__ = f"rows_{numbers.name}"

@@ -160,8 +160,8 @@ def emit_shear(
             e.store(e.result([sums[r, v]]), y, b.add(at, const(v * e.lanes)), mask)
 
 
-def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles) -> None:
-    """``tiles`` times `SMALL` rows of `SMALL_VECTORS`, one behind the other, of a kernel of `SMALL` times `SMALL` taps.
+def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, ahead, ahead_row, n) -> None:
+    """`SMALL` rows of ``n`` outputs of a kernel of `SMALL` times `SMALL` taps, `SMALL_VECTORS` at a time, then one.
 
     The taps stay in registers and no loop is left in a tile. The table of `rows` must be sheared; ``ahead``: as there.
     """
@@ -169,25 +169,31 @@ def emit_small(e: Emitter, rows, column, w, dilation, y, y_row, ahead, ahead_row
     taps = [[e.tap(w, const(SMALL * j + k)) for k in range(SMALL)] for j in range(SMALL)]
     at = [max(0, i - SMALL + 1) * SMALL + min(i, SMALL - 1) for i in range(2 * SMALL - 1)]
     inputs = [row_pointer(b, rows, const(index), column, e.source.element) for index in at]
-    with cgutils.for_range(b, tiles) as loop:
-        offset = b.mul(loop.index, const(width))
-        sums = {(r, v): e.zero for r in range(SMALL) for v in range(SMALL_VECTORS)}
+
+    def tile(offset, vectors, mask=None):
+        sums = {(r, v): e.zero for r in range(SMALL) for v in range(vectors)}
         for i, x in enumerate(inputs):
             for k in range(SMALL):
                 x_tap = b.gep(x, [b.add(offset, b.mul(dilation, const(k)))])
-                for v in range(SMALL_VECTORS):
-                    value = e.load(x_tap, const(v * e.lanes))
+                for v in range(vectors):
+                    value = e.load(x_tap, const(v * e.lanes), mask)
                     for r in range(max(0, i - SMALL + 1), min(i + 1, SMALL)):
                         sums[r, v] = e.product(value, taps[i - r][k], sums[r, v])
         for r in range(SMALL):
             soon = b.gep(y, [b.add(b.mul(y_row, const(r + SMALL)), offset)])
-            ask(b, soon, e.numbers.target, width, writes=True)
+            ask(b, soon, e.numbers.target, vectors * e.lanes, writes=True)
             soon = b.gep(b.inttoptr(ahead, e.source.element.as_pointer()), [offset])
             soon = b.gep(b.bitcast(soon, I8.as_pointer()), [b.mul(ahead_row, const(r))])
-            ask(b, soon, e.numbers.source, width)
+            ask(b, soon, e.numbers.source, vectors * e.lanes)
         for (r, v), total in sums.items():
             place = b.add(b.mul(y_row, const(r)), b.add(offset, const(v * e.lanes)))
-            e.store(e.narrowed(total), y, place)
+            e.store(e.narrowed(total), y, place, mask)
+
+    tiles = b.udiv(n, const(width))
+    with cgutils.for_range(b, tiles) as loop:
+        tile(b.mul(loop.index, const(width)), SMALL_VECTORS)
+    with cgutils.for_range_slice(b, b.mul(tiles, const(width)), n, const(e.lanes), inc=True) as (offset, _):
+        tile(offset, 1, _tail_mask(b, b.sub(n, offset), e.sum))
 
 
 def make_line(numbers: Numbers):
@@ -296,13 +302,13 @@ def make_shear(numbers: Numbers):
 
 
 def make_small(numbers: Numbers):
-    """(rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles): see `emit_small`; nothing for complex numbers."""
+    """(rows, column, w, dilation, y, y_row, ahead, ahead_row, n): see `emit_small`; nothing for complex numbers."""
 
     @intrinsic
-    def tile(typingctx, rows, column, w, dilation, y, y_row, ahead, ahead_row, tiles):
-        n, table = types.int64, types.CPointer(types.int64)
+    def tile(typingctx, rows, column, w, dilation, y, y_row, ahead, ahead_row, n):
+        i, table = types.int64, types.CPointer(types.int64)
         sums, target = map(pointer_to, (numbers.sum, numbers.target))
-        sig = types.void(table, n, sums, n, target, n, n, n, n)
+        sig = types.void(table, i, sums, i, target, i, i, i, i)
 
         def codegen(context, builder, sig, args):
             if numbers.parts == 1:
