@@ -51,7 +51,7 @@ class Compiled:
     @property
     def nbytes(self) -> int:
         """What the idle sessions take."""
-        return (self.program.arena_nbytes + self.program.workspace_nbytes) * max(len(self._idle), 1)
+        return self.program.arena_nbytes * max(len(self._idle), 1)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         try:

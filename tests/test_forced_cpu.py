@@ -34,7 +34,8 @@ import sigconv as sc
 from sigconv.kernels import simd
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner.compile import compile_graph
-from sigconv.planner.lower.cpu import strips
+from sigconv.planner import build
+from sigconv.planner.lower.cpu import strips, winograd
 from sigconv.runtime.session import Session
 from tests.cases import networks, windows
 
@@ -51,11 +52,13 @@ for kind in (np.float32, np.complex128):  # transforms finish registers of every
     np.testing.assert_allclose(sc.oaconvolve(x, h), want, rtol=0, atol=100 * np.finfo(kind).eps * abs(want).max())
 print(" ".join(row.algorithm for row in session.explain().rows))
 strips.CACHED = 0  # nothing is too small for a strip
+winograd.CHUNK_BYTES = 0  # no weights stay in a cache
 for name, layers in (  # candidates that no small network picks: each is a list of (filters, taps, pad, stride, groups)
     ("direct_pixels", [(5, 3, 1, 1, 1)]),
     ("winograd_4x4", [(20, 7, 3, 2, 1)]),
     ("winograd_3x3_4x4", [(6, 8, 2, 1, 1)]),
     ("winograd_2x2_5x5", [(9, 5, 2, 1, 1)]),
+    ("winograd_2x2_24bit", [(37, 3, 1, 1, 1)]),
     ("strips", [(37, 1, 0, 1, 1), (37, 3, 1, 2, 37), (6, 1, 0, 1, 1)]),
 ):
     rng = np.random.default_rng(3)
@@ -68,10 +71,11 @@ for name, layers in (  # candidates that no small network picks: each is a list 
         nodes.append(Node("Conv", (f"v{i}", f"w{i}"), (f"v{i + 1}",), window | {"group": groups}, f"conv{i}"))
         want = windows.conv_nd(want, constants[f"w{i}"].astype(float), groups=groups, **window)
     graph = Graph(tuple(nodes), (Value("v0", x.dtype, x.shape),), (Value(f"v{len(layers)}", x.dtype),), constants)
-    program = compile_graph(graph, {}, 2, only={name})
-    (got,) = Session(program).run({"v0": x}).values()
-    np.testing.assert_allclose(got, want, rtol=0, atol=(1e-4 if "winograd" in name else 3e-6) * abs(want).max())
-    assert name in [row.algorithm for row in program.rows], name
+    for build.SPARE in (0, 9):  # the points of weights are made by the kernel, or kept
+        program = compile_graph(graph, {}, 2, only={name})
+        (got,) = Session(program).run({"v0": x}).values()
+        np.testing.assert_allclose(got, want, rtol=0, atol=(1e-4 if "winograd" in name else 3e-6) * abs(want).max())
+        assert name in [row.algorithm for row in program.rows], name
 """
 
 

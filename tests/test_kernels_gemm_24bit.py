@@ -8,34 +8,39 @@ import pytest
 import sigconv as sc
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.kernels.cpu import gemm_24bit
+from tests.cases.narrow import unpacked
 
 F32 = np.dtype(np.float32)
 
 
-def unpacked(weights: np.ndarray) -> np.ndarray:
+def rounded(weights: np.ndarray) -> np.ndarray:
     """What the kernel multiplies by: the identity times the packed weights."""
     n, k = weights.shape
     panel, panels = gemm_24bit.PANEL, -(-n // gemm_24bit.PANEL)
-    stored = gemm_24bit.pack(weights).reshape(panels, k, 3 * panel)
-    high = np.ascontiguousarray(stored[..., : 2 * panel]).view("<u2").astype(np.uint32)
-    bits = high << 16 | stored[..., 2 * panel :].astype(np.uint32) << 8
-    return bits.view(np.float32).swapaxes(1, 2).reshape(panels * panel, k)[:n]
+    numbers = unpacked(gemm_24bit.pack(weights), panels * panel * k)
+    return numbers.reshape(panels, k, panel).swapaxes(1, 2).reshape(panels * panel, k)[:n]
 
 
 def test_rounds_to_the_nearest_of_24_bits():
     rng = np.random.default_rng()
     w = (rng.standard_normal((70, 300)) * 10.0 ** rng.integers(-30, 30, (70, 300))).astype(np.float32)
-    got = unpacked(w)
+    got = rounded(w)
     assert np.abs((got - w) / w).max() <= 2.0**-16
-    assert not (got.view(np.uint32) & 0xFF).any()
-    halfway = np.array([[0x3F800080, 0x3F800180, 0x3F800181]], np.uint32).view(np.float32)
-    assert unpacked(halfway).view(np.uint32).tolist() == [[0x3F800000, 0x3F800200, 0x3F800200]]  # ties to even
+    high = got.view(np.uint32).astype(np.int64) >> 8
+    for step in (-1, 1):
+        other = ((high + step) << 8 | (high + step) & 0xFF).astype(np.uint32).view(np.float32)
+        assert (np.abs(got.astype(float) - w) <= np.abs(other.astype(float) - w)).all()
+
+
+def test_small_whole_numbers_and_powers_of_two_are_kept():
+    w = np.concatenate([np.arange(-255, 256), 2.0 ** np.arange(-126, 127)]).astype(np.float32)[None]
+    assert np.array_equal(rounded(w), w)
 
 
 def test_keeps_what_is_not_finite_and_does_not_overflow():
     big = np.finfo(np.float32).max
     quiet = np.array([0x7F800001], np.uint32).view(np.float32)[0]  # a NaN with no bit among the first 24
-    got = unpacked(np.array([[np.nan, np.inf, -np.inf, big, -big, quiet, -0.0, 0.0]], np.float32))[0]
+    got = rounded(np.array([[np.nan, np.inf, -np.inf, big, -big, quiet, -0.0, 0.0]], np.float32))[0]
     assert np.isnan(got[[0, 5]]).all()
     assert got[1] == np.inf
     assert got[2] == -np.inf

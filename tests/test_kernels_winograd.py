@@ -7,13 +7,31 @@ import pytest
 
 import sigconv as sc
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.kernels.cpu import winograd as kernels
+from sigconv.kernels.cpu.direct import tiles
+from sigconv.kernels.simd import lanes
+from sigconv.planner import build
 from sigconv.planner.compile import compile_graph
+from sigconv.planner.lower.cpu import winograd
 from tests.cases import windows
+from tests.cases.narrow import unpacked
 from tests.cases.one_candidate import EPILOGUES, activated, epilogue, exact, run
 
 F32 = np.dtype(np.float32)
-ERROR = {"winograd_4x4": 1e-4, "winograd_3x3_4x4": 1e-4, "winograd_2x2": 1e-5, "winograd_2x2_5x5": 1e-4}
-TAPS = {"winograd_4x4": 3, "winograd_3x3_4x4": 4, "winograd_2x2": 3, "winograd_2x2_5x5": 5}
+ERROR = {
+    "winograd_4x4": 1e-4,
+    "winograd_3x3_4x4": 1e-4,
+    "winograd_2x2": 1e-5,
+    "winograd_2x2_24bit": 1e-4,
+    "winograd_2x2_5x5": 1e-4,
+}
+TAPS = {
+    "winograd_4x4": 3,
+    "winograd_3x3_4x4": 4,
+    "winograd_2x2": 3,
+    "winograd_2x2_24bit": 3,
+    "winograd_2x2_5x5": 5,
+}
 CASES = [
     ((1, 16, 8, 8), 16, [1, 1, 1, 1]),
     ((2, 19, 7, 13), 37, [1, 1, 1, 1]),
@@ -38,9 +56,17 @@ def graph_of(x, channels, pads, tail=(), taps=3):
     return Graph(nodes, tuple(inputs), (Value(nodes[-1].outputs[0], F32),), {"w": weights, "b": bias})
 
 
+@pytest.fixture(params=["points", "taps"])
+def kept(request, monkeypatch):
+    """What is kept of weights, all of which are too large for a cache."""
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(build, "SPARE", {"points": 99, "taps": -99}[request.param])
+    return request.param
+
+
 @pytest.mark.parametrize("name", ERROR)
 @pytest.mark.parametrize("shape, channels, pads", CASES)
-def test_against_float64(shape, channels, pads, name):
+def test_against_float64(shape, channels, pads, name, kept):
     pads = [p + (TAPS[name] - 2) // 2 for p in pads]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     graph = graph_of(x, channels, pads, taps=TAPS[name])
@@ -62,7 +88,7 @@ def test_against_float64(shape, channels, pads, name):
         ((1, 19, 14, 23), 4, (9, 6), (1, 2), (0, 1, 5, 3)),
     ],
 )
-def test_longer_and_strided_filters_are_several_short_ones(shape, channels, kernel, strides, pads, name):
+def test_longer_and_strided_filters_are_several_short_ones(shape, channels, kernel, strides, pads, name, kept):
     rng = np.random.default_rng(6)
     x = rng.standard_normal(shape).astype(np.float32)
     weights = (rng.standard_normal((channels, shape[1], *kernel)) / np.sqrt(shape[1] * np.prod(kernel))).astype(F32)
@@ -82,7 +108,7 @@ def test_longer_and_strided_filters_are_several_short_ones(shape, channels, kern
 
 @pytest.mark.parametrize("name", ERROR)
 @pytest.mark.parametrize("alpha, low, high", EPILOGUES)
-def test_epilogue(name, alpha, low, high):
+def test_epilogue(name, alpha, low, high, kept):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 18, 9, 10)).astype(np.float32)
     r = rng.standard_normal((2, 20, 9, 10)).astype(np.float32)
@@ -96,9 +122,9 @@ def test_epilogue(name, alpha, low, high):
     assert np.abs(got - want).max() <= ERROR[name] * np.abs(total).max()
 
 
-@pytest.mark.parametrize("name, m", [("winograd_4x4", 4), ("winograd_2x2", 2)])
+@pytest.mark.parametrize("name, m", [("winograd_4x4", 4), ("winograd_2x2", 2), ("winograd_2x2_24bit", 2)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_within_the_tiles_that_read_it(name, m, bad):
+def test_what_is_not_finite_stays_within_the_tiles_that_read_it(name, m, bad, kept):
     x = np.random.default_rng(3).standard_normal((1, 16, 16, 16)).astype(np.float32)
     graph = graph_of(x, 16, [1, 1, 1, 1])
     clean = run(graph, {"x": x}, name)
@@ -126,3 +152,38 @@ def test_tolerance_decides():
         assert np.abs(session.run({"x": x})["c"] - want).max() <= error * np.abs(want).max()
     with pytest.raises(sc.InputError, match="tolerance is -1"):
         model.compile(tolerance=-1)
+
+
+@pytest.mark.parametrize("bits", [32, 24])
+@pytest.mark.parametrize("form", [kernels.F4, kernels.F3_4, kernels.F2, kernels.F2_5], ids=lambda f: f"{f.m} of {f.r}")
+def test_weights_at_points_are_g_w_gt(form, bits):
+    """Packed in registers of output channels, whatever the tiles; what 24 bits hold is the nearest."""
+    rng = np.random.default_rng()
+    vl, m, c = lanes(np.float32), 7 * lanes(np.float32) - 5, 6
+    w = rng.standard_normal((m, c, form.r, form.r)).astype(np.float32)
+    g = np.array(form.filters)
+    want = np.einsum("pi,mcij,qj->pqmc", g, w.astype(np.float64), g).reshape(form.n**2, m, c)
+    packed = kernels.transform(form, w, bits)
+    numbers = packed.reshape(form.n**2, -1) if bits == 32 else unpacked(packed, form.n**2 * 7 * vl * c)
+    numbers = numbers.reshape(form.n**2, -1)
+    for first, width, _ in zip(*tiles(m), strict=True):
+        tile = numbers[:, first * vl * c : (first + width) * vl * c].reshape(form.n**2, c, width * vl)
+        there = want[:, first * vl : (first + width) * vl]
+        assert (
+            np.abs(tile[..., : there.shape[1]] - there.swapaxes(1, 2)).max() <= 2.0 ** (8 - bits) * np.abs(there).max()
+        )
+        assert not tile[..., there.shape[1] :].any()
+
+
+def test_points_are_kept_while_there_is_room():
+    """At most as much as half of the filters, the first layers first; what has no room is kept as taps."""
+    rng = np.random.default_rng()
+    c = 160  # as points 3.7 MB a layer, as taps 0.9
+    layers = [(f"v{i}", f"w{i}", f"v{i + 1}") for i in range(6)]
+    nodes = tuple(Node("Conv", (x, w), (y,), {"pads": [1] * 4}, w) for x, w, y in layers)
+    constants = {w: rng.standard_normal((c, c, 3, 3)).astype(np.float32) / 40 for _, w, _ in layers}
+    graph = Graph(nodes, (Value("v0", F32, (8, c, 28, 28)),), (Value("v6", F32),), constants)
+    program = compile_graph(graph, {}, 1)
+    assert [row.algorithm for row in program.rows[:6]] == ["winograd_4x4"] * 6
+    filters = [a.nbytes for a in program.constants if a.nbytes >= 4 * 9 * c * c]
+    assert sorted(filters) == [4 * 9 * c * c] * 5 + [4 * 36 * c * c]

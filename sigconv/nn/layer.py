@@ -35,7 +35,7 @@ class Layer:
         """Memory held between calls."""
         p = self.program
         constants = sum(c.nbytes for c in p.constants)
-        return constants + max(1, len(self._idle)) * (p.arena_nbytes + p.workspace_nbytes)
+        return constants + max(1, len(self._idle)) * p.arena_nbytes
 
     def __call__(self, arrays: Sequence[np.ndarray], out: np.ndarray | None = None) -> Any:
         """Run; ``out`` takes the only result."""

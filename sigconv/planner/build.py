@@ -22,6 +22,8 @@ from sigconv.planner.pool import Pool
 from sigconv.planner.tensors import Address, Buffer, Tensor, c_strides
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Row, Step
 
+SPARE = 0.5
+"""Share of what a graph's filters take by which they may grow where that makes convolutions faster."""
 COPY_GRAIN = 64 * 1024
 """Bytes worth a thread of their own in a copy."""
 
@@ -43,14 +45,16 @@ class Builder:
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []
         self.pool = Pool()
+        filters = {n.inputs[1] for n in graph.nodes if n.op == "Conv"}
+        self.spare = SPARE * sum(c.nbytes for name, c in graph.constants.items() if name in filters)
         self._steps: list[Any] = []  # of `emit` and `host`, frozen at the end
         self._constants: list[np.ndarray] = []
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
         self._available = available_memory()
-        self._workspace = Buffer("workspace", 0)
         self._joined = False
+        self._moment = 0  # of the last step; those that may run beside each other share one
         self._tensors: dict[str, list[Tensor]] = {}
         self._outputs = {v.name: Buffer("output", 0, i) for i, v in enumerate(graph.outputs)}
         self._uses: dict[int, int] = {}
@@ -265,9 +269,9 @@ class Builder:
 
     # --- steps -----------------------------------------------------------------------------------------------------
     def workspace(self, nbytes: int) -> Address:
-        """Scratch memory shared by all steps."""
-        self._workspace.nbytes = max(self._workspace.nbytes, nbytes)
-        return Address(self._workspace)
+        """Scratch memory for the next step."""
+        self._arena.append(Buffer("arena", nbytes))
+        return Address(self._arena[-1])
 
     def emit(self, kernel: Kernel, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
         """Append a kernel call.
@@ -280,6 +284,7 @@ class Builder:
         addresses: dict[int, Address] = {}
         self._set_all(record[0], fields, 0, addresses)
         fence = not self._joined
+        self._moment += fence
         self._joined = joins_next
         self._touch(addresses.values())
         self._steps.append((kernel, record, addresses, len(self.rows), width if self.threads > 1 else 1, fence))
@@ -306,11 +311,10 @@ class Builder:
             record[key] = value.address if isinstance(value, Kernel) else value
 
     def _touch(self, addresses: Any) -> None:
-        now = len(self._steps)
         for address in addresses:
             buffer = address.buffer
-            buffer.first = now if buffer.first < 0 else buffer.first
-            buffer.last = now
+            buffer.first = self._moment if buffer.first < 0 else buffer.first
+            buffer.last = self._moment
 
     def fill(
         self, target: Address, dtype: np.dtype[Any], sizes: Sequence[int], strides: Sequence[int], value: float = 0,
@@ -358,6 +362,7 @@ class Builder:
         """Append a NumPy call. Values of unknown shape stay with the session."""
         sources = [self._place_in(name) for name in inputs]
         targets = [self._place_out(name) for name in outputs]
+        self._moment += 1
         self._touch(Address(t.buffer) for t in (*sources, *targets) if isinstance(t, Tensor))
         self._steps.append(
             _Host(
@@ -411,7 +416,6 @@ class Builder:
             inputs=inputs,
             outputs=outputs,
             arena_nbytes=total,
-            workspace_nbytes=lines.whole(self._workspace.nbytes),
             threads=self.threads,
             rows=tuple(self.rows),
             device=self.device,

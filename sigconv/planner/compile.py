@@ -79,11 +79,9 @@ def compile_graph(
             )
         )
     program = builder.finish()
-    needed = program.arena_nbytes + program.workspace_nbytes
-    if needed > available_memory():
-        raise ModelError(
-            f"the model at these shapes needs {needed:,} bytes for values, there are {available_memory():,}"
-        )
+    needed, there = program.arena_nbytes, available_memory()
+    if needed > there:
+        raise ModelError(f"the model at these shapes needs {needed:,} bytes for values, there are {there:,}")
     return program
 
 

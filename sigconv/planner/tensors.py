@@ -13,7 +13,7 @@ from sigconv.runtime.program import Space
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """A stretch of one of the program's memories; ``first``/``last`` are the steps between which it is alive."""
+    """A stretch of one of the program's memories, alive from the moment ``first`` to ``last``, both included."""
 
     space: Space
     nbytes: int

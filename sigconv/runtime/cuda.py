@@ -246,7 +246,7 @@ class CudaSession:
         """Which algorithm runs each fused group, why, and why not the others; 'numpy' is what runs on the host."""
         p = self.program
         constants = sum(c.nbytes for c in p.constants)
-        return Explanation(p.rows, p.arena_nbytes, p.workspace_nbytes, constants, p.threads)
+        return Explanation(p.rows, p.arena_nbytes, constants, p.threads)
 
     def profile(self, feeds: Mapping[str, Any], *, repeat: int = 5) -> Profile:
         """Seconds for each fused group, every step on its own and waited for, the smallest of ``repeat`` runs."""

@@ -1,7 +1,7 @@
 """A Program: immutable tables that a Session binds to memory. All decisions were made by the planner.
 
 A step is a kernel with an argument record in which some int64 fields are addresses. Until a Session has memory an
-address is a `Ref`: a space (constants, arena, workspace, input, output) and a byte offset in it.
+address is a `Ref`: a space (constants, arena, input, output) and a byte offset in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from sigconv.kernels.jit import Kernel
 
-Space = Literal["constant", "arena", "workspace", "input", "output"]
+Space = Literal["constant", "arena", "input", "output"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,6 @@ class Program:
     inputs: tuple[Place, ...]
     outputs: tuple[Place, ...]
     arena_nbytes: int
-    workspace_nbytes: int
     threads: int
     rows: tuple[Row, ...] = field(default=())
     device: str = "cpu"

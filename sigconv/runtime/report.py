@@ -26,7 +26,6 @@ class Explanation:
 
     rows: tuple[Row, ...]
     arena_nbytes: int
-    workspace_nbytes: int
     constant_nbytes: int
     threads: int
 
@@ -47,7 +46,7 @@ class Explanation:
 
     def memory(self) -> str:
         """What a session takes, in a line."""
-        memory = {"arena": self.arena_nbytes, "workspace": self.workspace_nbytes, "constants": self.constant_nbytes}
+        memory = {"arena": self.arena_nbytes, "constants": self.constant_nbytes}
         listed = ", ".join(f"{name} {n:,} bytes" for name, n in memory.items())
         return f"{listed}; {self.threads} {'thread' if self.threads == 1 else 'threads'}, predicted for one"
 

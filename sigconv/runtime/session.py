@@ -76,11 +76,10 @@ class Session:
         self.program = program
         self._lock = lock()
         self._arena = _memory(program.arena_nbytes)
-        self._workspace = _memory(program.workspace_nbytes)
         native = [s for s in program.steps if isinstance(s, Step)]
         ensure(dict.fromkeys((fixups.KERNEL, *(s.kernel for s in native))))
         self._records = _memory(sum(lines.whole(s.record.nbytes) for s in native))
-        self._bases = {"arena": self._arena.ctypes.data, "workspace": self._workspace.ctypes.data}
+        self._base = self._arena.ctypes.data
         self._constants = [c.ctypes.data for c in program.constants]
         self._steps = np.zeros(len(native) + 1, STEP)
         at, of_arrays = 0, []
@@ -110,7 +109,7 @@ class Session:
                 first = len(self.program.inputs) if ref.space == "output" else 0
                 of_arrays.append((first + ref.index, ref.offset, at + position))
             else:
-                base = self._constants[ref.index] if ref.space == "constant" else self._bases[ref.space]
+                base = self._constants[ref.index] if ref.space == "constant" else self._base
                 words[(at + position) // 8] = base + ref.offset
         entry["kernel"], entry["args"] = step.kernel.address, self._records.ctypes.data + at
         entry["width"], entry["fence"] = step.width, step.fence
@@ -163,7 +162,7 @@ class Session:
         """Which algorithm runs each fused group, why, and why not the others."""
         p = self.program
         constants = sum(c.nbytes for c in p.constants)
-        return Explanation(p.rows, p.arena_nbytes, p.workspace_nbytes, constants, p.threads)
+        return Explanation(p.rows, p.arena_nbytes, constants, p.threads)
 
     def profile(self, feeds: Mapping[str, np.ndarray], *, threads: int | None = None, repeat: int = 5) -> Profile:
         """Seconds for each fused group (every step on its own), the smallest of ``repeat`` runs."""
@@ -267,7 +266,7 @@ class Session:
         elif ref.space == "constant":
             memory = self.program.constants[ref.index]
         else:
-            memory = self._arena if ref.space == "arena" else self._workspace
+            memory = self._arena
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         flat = memory.reshape(-1).view(np.uint8) if memory.size else memory.reshape(-1)
         return flat[ref.offset : ref.offset + nbytes].view(dtype).reshape(shape) if nbytes else np.empty(shape, dtype)

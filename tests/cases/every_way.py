@@ -91,7 +91,6 @@ def run_alone(graph: Graph, feeds: Feeds, only: Collection[str]) -> Feeds:
     results: list[Feeds] = []
     for byte in (POISON, POISON, 0x7E):
         session._arena.fill(byte)
-        session._workspace.fill(byte)
         results.append(session.run(feeds))
         assert_same(results[-1], results[0], f"run {len(results)}")
     return results[-1]
@@ -116,7 +115,7 @@ def run_shared(graph: Graph, feeds: Feeds, threads: int, only: Collection[str], 
     session._segments = [s if isinstance(s, HostStep) else Shares(s._steps, rng) for s in session._segments]
     session._fixups.point([*arrays, *outputs])
     session._run_mixed(arrays, outputs, threads)
-    for part in (session._arena, session._workspace, *arrays, *outputs):
+    for part in (session._arena, *arrays, *outputs):
         if part is not None:
             assert_guards(part)
     gaps = np.ones(len(session._arena), bool)

@@ -1,7 +1,6 @@
 """Matrix product by weights rounded to 24 bits, for a few rows: what is read from memory sets the pace, so read less.
 
-A weight keeps sign, exponent and 15 bits of its mantissa: an error of 2**-16 of each weight at most, below what
-Winograd adds. The two high bytes of a panel's weights lie beside each other, then the third bytes.
+An error of 2**-16 of each weight at most is below what Winograd adds.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 
-from sigconv import lines
+from sigconv.kernels import narrow
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import kernel
@@ -44,22 +43,16 @@ ARGS = np.dtype(
 
 
 def pack(weights: np.ndarray) -> np.ndarray:
-    """float32 weights [N, K] rounded to the nearest of 24 bits, as bytes [panels, K, 3 * PANEL]."""
+    """float32 weights [N, K] as bytes [panels, K, PANEL], see `narrow`."""
     n, k = weights.shape
-    out = lines.zeros(-(-n // PANEL) * k * 3 * PANEL, np.uint8).reshape(-1, k, 3 * PANEL)
+    nbytes = narrow.BYTES * PANEL * k
+    out = narrow.room(-(-n // PANEL) * PANEL * k)
     columns = np.zeros((k, PANEL), np.float32)
-    for panel, first in zip(out, range(0, n, PANEL), strict=True):
-        count = min(PANEL, n - first)
-        transfer(columns[:, :count], weights[first : first + count].T)
-        bits = columns.view(np.uint32)
-        rounded = bits + (0x7F + (bits >> 8 & 1))
-        infinite = (rounded & 0x7F800000) == 0x7F800000
-        if infinite.any():  # nothing finite becomes infinite, NaN stays NaN
-            rounded[infinite] = bits[infinite]
-            rounded[np.isnan(columns)] |= 0x400000
-        panel[:, : 2 * PANEL] = (rounded >> 16).astype("<u2").view(np.uint8)
-        panel[:, 2 * PANEL :] = rounded >> 8 & 0xFF
-    return out.reshape(-1)
+    for i, first in enumerate(range(0, n, PANEL)):
+        rows = weights[first : first + PANEL]
+        transfer(columns[:, : len(rows)], rows.T)
+        narrow.pack(columns, out[i * nbytes :])
+    return out
 
 
 @intrinsic
@@ -83,21 +76,6 @@ def _tile(typingctx, rows, w, x, x_row, k, bias, y, y_row, count, alpha, lo, hi)
     return sig, codegen
 
 
-def _weights(builder, vec, start, v):
-    """Vector ``v`` of the panel's weights at ``start``."""
-    words = ir.VectorType(ir.IntType(32), vec.count)
-
-    def part(offset, bits, shift):
-        pointer = builder.gep(start, [ir.Constant(I64, offset)])
-        pointer = builder.bitcast(pointer, ir.VectorType(ir.IntType(bits), vec.count).as_pointer())
-        value = builder.load(pointer)
-        value.align = 1
-        return builder.shl(builder.zext(value, words), ir.Constant(words, [shift] * vec.count))
-
-    high = part(2 * v * vec.count, 16, 16)
-    return builder.bitcast(builder.or_(high, part(2 * PANEL + v * vec.count, 8, 8)), vec)
-
-
 def _emit_tile(builder, vec, rows, w, x, x_row, k, bias, y, y_row, count, alpha, lo, hi):
     def const(value):
         return ir.Constant(I64, value)
@@ -108,10 +86,10 @@ def _emit_tile(builder, vec, rows, w, x, x_row, k, bias, y, y_row, count, alpha,
         for row in acc:
             builder.store(start, row[v])
     with cgutils.for_range(builder, k) as loop:
-        at = builder.gep(w, [builder.mul(loop.index, const(3 * PANEL))])
-        for line in range(0, 3 * PANEL, 64):
+        at = builder.gep(w, [builder.mul(loop.index, const(narrow.BYTES * PANEL))])
+        for line in range(0, narrow.BYTES * PANEL, 64):
             _prefetch(builder, builder.gep(at, [const(READ_AHEAD + line)]))
-        weights = [_weights(builder, vec, at, v) for v in range(VECTORS)]
+        weights = [narrow.load(builder, at, v * vec.count, vec) for v in range(VECTORS)]
         for r, row in enumerate(acc):
             value = builder.gep(x, [builder.add(builder.mul(x_row, const(r)), loop.index)])
             value = _splat(builder, builder.load(value), vec)
@@ -135,7 +113,7 @@ def gemm_24bit(args, thread, threads):
     alpha, lo, hi = np.float32(a.alpha), np.float32(a.lo), np.float32(a.hi)
     panels = (a.n + PANEL - 1) // PANEL
     for panel in range(panels * thread // threads, panels * (thread + 1) // threads):
-        w = as_pointer(a.w + panel * a.k * 3 * PANEL, np.uint8)
+        w = as_pointer(a.w + panel * a.k * narrow.BYTES * PANEL, np.uint8)
         first = panel * PANEL
         for row in range(0, a.m, ROWS):
             _tile(

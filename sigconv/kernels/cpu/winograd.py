@@ -17,15 +17,30 @@ import numpy as np
 from llvmlite import ir
 
 from sigconv import lines
+from sigconv.kernels import narrow
 from sigconv.kernels.address import as_pointer, get, put
-from sigconv.kernels.cpu.direct import pack
+from sigconv.kernels.cpu.direct import tiles
+from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.late import carray, intrinsic, types
-from sigconv.kernels.simd import I64, _clamp, _fma, _llvm_vector, _load, _splat, _store, lanes, pointwise_tile
+from sigconv.kernels.simd import (
+    I64,
+    _clamp,
+    _fma,
+    _llvm_vector,
+    _load,
+    _prefetch,
+    _splat,
+    _store,
+    lanes,
+    narrow_tile,
+    pointwise_tile,
+)
 
 WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
-        "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform`
+        "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform` or `pack_taps`
+        "taps", "w_point",  # taps of a channel in w, to be transformed (0: w holds points); elements between points
         "points", "points_thread",  # workspace: address, and elements of one thread's share
         "tiles", "chunks", "chunk_tiles", "slices",  # of all images; items: chunks of tiles x slices of output channels
         "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w",
@@ -49,6 +64,15 @@ class _Vectors:
     def fma(self, factor: float, x: Any, y: Any) -> Any:
         """factor * x + y"""
         return _fma(self.builder, x, ir.Constant(self.vec, [factor] * self.vec.count), y)
+
+    def dot(self, factors: Sequence[float], xs: Sequence[Any], start: Any = None) -> Any:
+        """start + factors · xs"""
+        for factor, x in zip(factors, xs, strict=True):
+            if start is not None:
+                start = self.fma(factor, x, start) if factor else start
+            elif factor:
+                start = x if factor == 1 else self.builder.fmul(x, ir.Constant(self.vec, [factor] * self.vec.count))
+        return start
 
 
 def _input_4(v: _Vectors, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Sequence[Any]:
@@ -94,6 +118,16 @@ class Form:
     input: Callable[..., Sequence[Any]]
     output: Callable[..., Sequence[Any]]
 
+    def filter(self, v: _Vectors, *taps: Any) -> Sequence[Any]:
+        """Apply G: rows of two opposite points share the sum of the even powers."""
+        points: list[Any] = []
+        for i, row in enumerate(self.filters):
+            opposite = [factor * (-1) ** power for power, factor in enumerate(row)]
+            if not i or opposite != list(self.filters[i - 1]):
+                even = v.dot(row[::2], taps[::2])
+            points.append(v.dot(row[1::2], taps[1::2], even))
+        return points
+
     @property
     def n(self) -> int:
         """Points along an axis."""
@@ -117,29 +151,61 @@ F2_5 = Form(2, _six_points(5), _input_4, _output_2_of_6)
 F2 = Form(2, ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)), _input_2, _output_2)
 
 
-def transform(form: Form, weights: np.ndarray) -> np.ndarray:
-    """Weights [M, C, r, r] at the form's points, computed in float64, each point packed for the register tile."""
+def transform(form: Form, weights: np.ndarray, bits: int = 32) -> np.ndarray:
+    """Weights [M, C, r, r] at the form's points, computed in float64, each point packed for the register tile.
+
+    With 24 ``bits`` as `narrow` has them.
+    """
     g = np.array(form.filters)
     both = np.kron(g, g)  # [n*n, r*r]: rows first
     m, c = weights.shape[:2]
-    points = np.empty((len(both), m, c), weights.dtype)
-    for i, taps in enumerate(weights.reshape(m, c, -1)):  # so small a product stays in the cache and on one thread
-        points[:, i] = both @ taps.T.astype(np.float64)
-    packed = [pack(p.reshape(m, c, 1, 1, 1), c) for p in points]
-    return np.concatenate(packed, out=lines.zeros(sum(p.size for p in packed), weights.dtype))
+    vl = lanes(weights.dtype)
+    size = -(-m // vl) * vl * c
+    if bits == 24:
+        narrowed = narrow.room(len(both) * size)
+    else:
+        out = lines.zeros(len(both) * size, weights.dtype).reshape(len(both), size)
+    for first, width, _ in zip(*(t * vl for t in tiles(m)), strict=True):  # a few at a time, for want of memory
+        rows = weights[first : first + width].reshape(-1, c, form.r**2)
+        points = np.empty((len(rows), len(both), c), weights.dtype)
+        for row, taps in zip(points, rows, strict=True):  # so small a product stays in the cache and on one thread
+            row[...] = both @ taps.T.astype(np.float64)
+        panel = out[:, first * c : (first + width) * c] if bits == 32 else np.zeros((len(both), width * c), np.float32)
+        panel = panel.reshape(len(both), c, width)
+        transfer(panel[..., : len(rows)], points.transpose(1, 2, 0))
+        if bits == 24:
+            for i, point in enumerate(panel):
+                narrow.pack(point, narrowed[narrow.BYTES * (i * size + first * c) :])
+    return narrowed if bits == 24 else out.reshape(-1)
 
 
-def _square(builder: Any, form: Form, apply: Callable[..., Sequence[Any]], grid: list[list[Any]]) -> list[list[Any]]:
+def pack_taps(weights: np.ndarray) -> np.ndarray:
+    """Weights [M, C, r, r] as they are, in the order register tile, channel, register, tap, lane."""
+    m, c, r, _ = weights.shape
+    vl = lanes(weights.dtype)
+    out = lines.zeros(-(-m // vl) * c * r * r * vl, weights.dtype)
+    for first, width, _ in zip(*tiles(m), strict=True):
+        panel = out[first * c * r * r * vl :][: width * c * r * r * vl].reshape(c, width, r, r, vl)
+        for v in range(width):
+            source = weights[(first + v) * vl : (first + v + 1) * vl]
+            transfer(panel[:, v, ..., : len(source)], source.transpose(1, 2, 3, 0))
+    return out
+
+
+def _square(builder: Any, apply: Callable[..., Sequence[Any]], grid: list[list[Any]]) -> list[list[Any]]:
     """``apply`` along columns, then along rows, of a square of vectors."""
     v = _Vectors(builder, grid[0][0].type)
-    columns = [apply(v, *(row[j] for row in grid)) for j in range(form.n)]
-    return [list(apply(v, *(column[i] for column in columns))) for i in range(len(columns[0]))]
+    columns = [apply(v, *column) for column in zip(*grid, strict=True)]
+    return [list(apply(v, *row)) for row in zip(*columns, strict=True)]
 
 
-def _make(form: Form, dtype: type, name: str) -> Kernel:
-    n, m, vl, size = form.n, form.m, lanes(dtype), np.dtype(dtype).itemsize
+def _make(form: Form, name: str, bits: int = 32) -> Kernel:
+    dtype: type = np.float32
+    n, m, r, vl, size = form.n, form.m, form.r, lanes(dtype), np.dtype(dtype).itemsize
     number = np.dtype(dtype).type
     square = n * n
+    products_of, weight = (pointwise_tile, dtype) if bits == 32 else (narrow_tile, np.uint8)
+    weight_size = bits // 8
 
     @intrinsic
     def to_points(typingctx, x, x_h, points, stride):
@@ -149,12 +215,30 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
             vec = _llvm_vector(sig.args[0].dtype)
             rows = [builder.gep(args[0], [builder.mul(args[1], ir.Constant(I64, i))]) for i in range(n)]
             grid = [[_load(builder, row, ir.Constant(I64, j * vl), vec) for j in range(n)] for row in rows]
-            for i, row in enumerate(_square(builder, form, form.input, grid)):
+            for i, row in enumerate(_square(builder, form.input, grid)):
                 for j, value in enumerate(row):
                     _store(builder, value, args[2], builder.mul(args[3], ir.Constant(I64, i * n + j)))
             return context.get_dummy_value()
 
         return types.void(x, types.int64, x, types.int64), codegen
+
+    @intrinsic
+    def to_filter(typingctx, taps, points, stride, reach):
+        """G w Gᵀ of taps, its points ``stride`` elements apart; taps that lie ``reach`` further are asked for."""
+
+        def codegen(context, builder, sig, args):
+            taps, points, stride, reach = args
+            vec = _llvm_vector(sig.args[0].dtype)
+            grid = [[_load(builder, taps, ir.Constant(I64, (i * r + j) * vl), vec) for j in range(r)] for i in range(r)]
+            for at in range(0, r * r * vl, lines.LINE // size):
+                _prefetch(builder, builder.gep(taps, [builder.add(reach, ir.Constant(I64, at))]))
+            for i, row in enumerate(_square(builder, form.filter, grid)):
+                for j, value in enumerate(row):
+                    _store(builder, value, points, builder.mul(stride, ir.Constant(I64, i * n + j)))
+            return context.get_dummy_value()
+
+        k = types.int64
+        return types.void(taps, taps, k, k), codegen
 
     @intrinsic
     def from_points(typingctx, points, stride, bias, y, y_h, r, r_h, alpha, lo, hi):
@@ -170,7 +254,7 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
             start = _load(builder, bias, ir.Constant(I64, 0), vec)
             zero = ir.Constant(vec, [0.0] * vl)
             slope, low, high = (_splat(builder, s, vec) for s in limits)
-            tile = _square(builder, form, form.output, grid)
+            tile = _square(builder, form.output, grid)
             plain = builder.icmp_unsigned("==", builder.ptrtoint(r, I64), ir.Constant(I64, 0))
             for i, row in enumerate(tile):
                 y_row = builder.gep(y, [builder.mul(y_h, ir.Constant(I64, i))])
@@ -187,6 +271,11 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
 
         k = types.int64
         return types.void(points, k, bias, y, k, r, k, alpha, lo, hi), codegen
+
+    @inline
+    def depth_of(c0, pass_blocks, blocks, last_block):
+        """Channels of the pass that begins with block c0."""
+        return pass_blocks * vl if c0 + pass_blocks < blocks else (blocks - c0 - 1) * vl + last_block
 
     @inline
     def copy_part(source, source_h, target, target_h, rows, columns):
@@ -208,7 +297,7 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
         v_point = (a.chunk_tiles * a.blocks | 1) * vl  # an odd number of cache lines: points fall into different sets
         products = v + square * v_point * size
         p_point = (a.chunk_tiles * a.out_blocks | 1) * vl
-        w_point = a.channels * a.out_blocks * vl
+        filters = products + square * p_point * size  # points of a pass's weights, where `w` holds taps
         last_block = a.channels - (a.blocks - 1) * vl
         in_image = a.tiles_h * a.tiles_w
         items = a.chunks * a.slices
@@ -240,29 +329,54 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
                             )  # fmt: skip
                             to_points(patch, n * vl, to, v_point)
             first, last = a.panels * part // a.slices, a.panels * (part + 1) // a.slices
-            for p in range(square):
-                for panel in range(first, last):
+            passes = (a.blocks + a.pass_blocks - 1) // a.pass_blocks
+            parts = (last - first) * passes
+            zeros = as_pointer(a.bias + a.out_blocks * vl * size, dtype)
+            # Points are read in the order of `w`. Taps become points once for all products with them, those of the
+            # next part of `w` between the products of this one, whose multiplications hide the stores.
+            outer, inner = (parts, square) if a.taps else (square, parts)
+            for i in range(-1 if a.taps else 0, outer):
+                made, units, source, target, reach = 0, 0, a.w, filters, 0
+                if a.taps and i + 1 < parts:
+                    panel, c0 = first + (i + 1) // passes, (i + 1) % passes * a.pass_blocks
+                    v0, nv = get(tile_first, panel), get(tile_width, panel)
+                    units = depth_of(c0, a.pass_blocks, a.blocks, last_block) * nv
+                    source += (v0 * a.channels + c0 * vl * nv) * a.taps * vl * size
+                    target += (i + 1) % 2 * square * a.w_point * size
+                    reach = units * a.taps * vl
+                for j in range(inner):
+                    p, s = (j, max(i, 0)) if a.taps else (i, j)
+                    panel, c0 = first + s // passes, s % passes * a.pass_blocks
                     v0, nv, pixels = get(tile_first, panel), get(tile_width, panel), get(tile_pixels, panel)
-                    zeros = as_pointer(a.bias + a.out_blocks * vl * size, dtype)
+                    blocks = min(a.pass_blocks, a.blocks - c0)
+                    depth = depth_of(c0, a.pass_blocks, a.blocks, last_block)
                     pieces = (count + pixels - 1) // pixels
-                    row = nv * vl * size  # bytes of one channel's weights
-                    ahead = a.w + (p * w_point + v0 * vl * a.channels) * size
-                    for c0 in range(0, a.blocks, a.pass_blocks):
-                        blocks = min(a.pass_blocks, a.blocks - c0)
-                        final = last_block if c0 + blocks == a.blocks else vl
-                        weights = as_pointer(ahead, dtype)
-                        ahead += ((blocks - 1) * vl + final) * row  # the next pass follows in memory
-                        ahead_step = (row + pieces - 1) // pieces
-                        for piece in range(pieces):
-                            p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
-                            of = as_pointer(v + (p * v_point + (c0 * a.chunk_tiles + p0) * vl) * size, dtype)
-                            to = as_pointer(products + (p * p_point + (v0 * a.chunk_tiles + p0) * vl) * size, dtype)
-                            pointwise_tile(
-                                p1 - p0, nv, of, weights, to, as_pointer(0, dtype), zeros, vl, a.chunk_tiles * vl,
-                                0, 0, 0, blocks, vl, final, 0, 1, 0, 1, 1, 1, 1, vl, a.chunk_tiles * vl, 0, 0, vl,
-                                ahead + piece * ((blocks - 1) * vl + final) * ahead_step, ahead_step,
+                    points = v + (p * v_point + c0 * a.chunk_tiles * vl) * size
+                    sums = products + (p * p_point + v0 * a.chunk_tiles * vl) * size
+                    if a.taps:
+                        weights = filters + (i % 2 * square + p) * a.w_point * size
+                        next_c0 = (s + 1) % passes * a.pass_blocks
+                        ahead = v + (p * v_point + next_c0 * a.chunk_tiles * vl) * size
+                        ahead_step = (blocks * a.chunk_tiles * vl * size + pieces * depth - 1) // (pieces * depth)
+                    else:
+                        row = nv * vl * weight_size  # bytes of one channel's weights; the next pass follows in memory
+                        weights = a.w + (p * a.w_point + v0 * vl * a.channels + c0 * vl * nv * vl) * weight_size
+                        ahead, ahead_step = weights + depth * row, (row + pieces - 1) // pieces
+                    for piece in range(pieces):
+                        p0, p1 = count * piece // pieces, count * (piece + 1) // pieces
+                        if i >= 0:
+                            products_of(
+                                p1 - p0, nv, as_pointer(points + p0 * vl * size, dtype), as_pointer(weights, weight),
+                                as_pointer(sums + p0 * vl * size, dtype), as_pointer(0, dtype), zeros, vl,
+                                a.chunk_tiles * vl, 0, 0, 0, blocks, vl, depth - (blocks - 1) * vl, 0, 1, 0, 1, 1, 1,
+                                1, vl, a.chunk_tiles * vl, 0, 0, vl, ahead + piece * depth * ahead_step, ahead_step,
                                 c0 == 0, False, number(1), number(0), number(0),
                             )  # fmt: skip
+                        upto = units * (j * pieces + piece + 1) // (square * pieces)
+                        while made < upto:
+                            of = as_pointer(source + made * a.taps * vl * size, dtype)
+                            to_filter(of, as_pointer(target + made * vl * size, dtype), a.w_point, reach)
+                            made += 1
             end = get(tile_first, last - 1) + get(tile_width, last - 1)
             for block in range(get(tile_first, first), end):
                 bias = as_pointer(a.bias + block * vl * size, dtype)
@@ -291,7 +405,8 @@ def _make(form: Form, dtype: type, name: str) -> Kernel:
     return kernel(WINOGRAD)(winograd)
 
 
-winograd_4_f32 = _make(F4, np.float32, "winograd_4_f32")
-winograd_2_f32 = _make(F2, np.float32, "winograd_2_f32")
-winograd_3_of_4_f32 = _make(F3_4, np.float32, "winograd_3_of_4_f32")
-winograd_2_of_5_f32 = _make(F2_5, np.float32, "winograd_2_of_5_f32")
+winograd_4_f32 = _make(F4, "winograd_4_f32")
+winograd_2_f32 = _make(F2, "winograd_2_f32")
+winograd_3_of_4_f32 = _make(F3_4, "winograd_3_of_4_f32")
+winograd_2_of_5_f32 = _make(F2_5, "winograd_2_of_5_f32")
+winograd_2_f32_24bit = _make(F2, "winograd_2_f32_24bit", 24)

@@ -95,7 +95,7 @@ def _lower(unit: Unit, b: Builder) -> None:
         pixels = row + sum(margin)
         strides = (0, buffer_rows * pixels * vl, pixels * vl, vl)
         shape = (1, hidden, buffer_rows, row)
-        return Tensor(Buffer("workspace", 0), margin[0] * vl, np.dtype(np.float32), shape, strides, vl, margin)
+        return Tensor(Buffer("arena", 0), margin[0] * vl, np.dtype(np.float32), shape, strides, vl, margin)
 
     between, filtered = kept(capacity, width, margin), kept(strip, columns.output, (0, 0))
     x = (b.planar if planar else b.blocked)(name, margin_of(conv_window(first, b).axes[-1]))

@@ -37,8 +37,16 @@ CHUNK_BYTES = 1 << 20
 """What the points of a chunk of tiles may take, inputs and products together: half of an L2 cache."""
 CHUNK_TILES = 24
 """Tiles that a chunk has in any case, to fill register tiles."""
-CHUNK_TILES_STREAMED = 96
+CHUNK_TILES_STREAMED = 56
 """As above, where the weights do not stay in L2: they are read once a chunk."""
+FILTER_BYTES = 300 << 10
+"""What the points of one pass's weights may take in L2, where they are made of taps beside the products."""
+STREAM = 8e9
+"""Bytes of weights per second that come from memory beside the products, at `PEAK`."""
+TAPS, TAPS_PRODUCTS = 5e9, 1.15
+"""Bytes of taps per second that become points at `PEAK`, and how much longer the products beside that take."""
+UNPACKING = {32: 1.0, 24: 1.15}
+"""How much longer products take, by the bits of a weight."""
 SPREAD = 1e9
 """Elements per second that `spread` writes at `PEAK`."""
 TRANSFORM = 1.5e10
@@ -96,7 +104,7 @@ def _split(form: Form, unit: Unit, b: Builder) -> Split | None:
     return split if fits else None
 
 
-def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
+def _legal(unit: Unit, b: Builder, form: Form, bits: int) -> str | None:
     reason = legal_conv(unit, b)
     if reason:
         return reason
@@ -107,6 +115,8 @@ def _legal(unit: Unit, b: Builder, form: Form) -> str | None:
         return f"not one group of filters that fall into parts of {form.r}x{form.r} taps"
     if b.dtype(unit.output) != np.float32:
         return f"dtype {b.dtype(unit.output)}"
+    if bits == 24 and _nbytes(form, *b.shape(unit.node.inputs[1])[:2])[0] <= CHUNK_BYTES:
+        return "the weights stay in L2"
     return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
 
 
@@ -115,18 +125,29 @@ def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
     return -(-h // form.m), -(-w // form.m)
 
 
+def _nbytes(form: Form, m: int, c: int, bits: int = 32) -> tuple[int, int]:
+    """What the weights take as points, of so many bits each, and as taps."""
+    return bits // 8 * form.n**2 * m * c, 4 * form.r**2 * m * c
+
+
+def _as_taps(form: Form, m: int, c: int, b: Builder, bits: int) -> bool:
+    """Whether the kernel makes the weights' points itself, chunk by chunk: where keeping them takes too much memory."""
+    points, taps = _nbytes(form, m, c)
+    return bits == 32 and points > CHUNK_BYTES and points - taps > b.spare
+
+
 def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder, threads: int) -> int:
     """Chunks of the tiles of all images, shared evenly among the threads where there are enough."""
     tiles = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b))
     per_tile = 4 * form.n**2 * (m + c)
-    least = CHUNK_TILES if 4 * form.n**2 * m * c <= CHUNK_BYTES else CHUNK_TILES_STREAMED
+    least = CHUNK_TILES if _nbytes(form, m, c)[0] <= CHUNK_BYTES else CHUNK_TILES_STREAMED
     chunks = -(-tiles // max(least, CHUNK_BYTES // per_tile))
     if chunks % threads and tiles >= threads * CHUNK_TILES:
         chunks = -(-chunks // threads) * threads
     return chunks
 
 
-def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
+def _cost(unit: Unit, b: Builder, form: Form, bits: int) -> Cost:
     split = _split(form, unit, b)
     assert split is not None
     x, y = b.shape(unit.node.inputs[0]), b.shape(unit.output)
@@ -138,12 +159,14 @@ def _cost(unit: Unit, b: Builder, form: Form) -> Cost:
     flops = 2.0 * tiles * square * c * m
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     points = 4.0 * square * vl * tiles * (blocks + out_blocks)
-    weights = 4.0 * square * c * out_blocks * vl
-    products = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
-    reading = (
-        weights * _chunks(form, m, c, unit, b, 1) / (3e10 if weights <= CHUNK_BYTES else 5.5e9)
-    )  # beside the products; of one thread: what is chosen, and so the bits, must not depend on threads
-    seconds = max(products, reading) + points / TRANSFORM
+    seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
+    chunks = _chunks(form, m, c, unit, b, 1)  # of one thread: the choice, and so the bits, must not depend on threads
+    at_points, at_taps = (chunks * size for size in _nbytes(form, out_blocks * vl, c, bits))
+    if _as_taps(form, m, c, b, bits):
+        seconds = seconds * TAPS_PRODUCTS + at_taps / TAPS
+    else:
+        seconds = max(seconds * UNPACKING[bits], at_points / (STREAM if at_points > chunks * CHUNK_BYTES else 3e10))
+    seconds += points / TRANSFORM
     if split.spread:
         seconds += x[0] * c * math.prod(y[2:]) / SPREAD
     elif not has_layout(b, unit.node.inputs[0], vl):
@@ -171,7 +194,7 @@ def _spread(split: Split, unit: Unit, b: Builder) -> Tensor:
     return y
 
 
-def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
+def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel, bits: int) -> None:
     split = _split(form, unit, b)
     assert split is not None
     weights = split.weights(b.constant(unit.node.inputs[1]))
@@ -195,16 +218,24 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
     chunks = -(-tiles // chunk_tiles)
     slices = 1 if chunks >= b.threads else min(len(first), -(-b.threads // chunks))
     blocks = x.blocks * len(origins)
-    share = square * vl * (1 + (chunk_tiles * blocks | 1) + (chunk_tiles * y.blocks | 1))
+    taps = _as_taps(form, m, c, b, bits)
+    if taps:
+        pass_blocks = max(1, FILTER_BYTES // (4 * square * vl * vl * WIDEST))
+        w, w_point = winograd.pack_taps(weights), (pass_blocks * vl * WIDEST | 1) * vl
+    else:
+        pass_blocks = max(1, L1_BYTES // (4 * vl * vl * WIDEST))
+        w, w_point = winograd.transform(form, weights, bits), c * y.blocks * vl
+        b.spare -= w.nbytes - weights.nbytes
+    share = square * (vl * (1 + (chunk_tiles * blocks | 1) + (chunk_tiles * y.blocks | 1)) + 2 * taps * w_point)
     xs, ys = spatial_strides(x), spatial_strides(y)
     rs = spatial_strides(r) if r else None
     block_h, block_w = np.repeat(np.array(origins, np.int64), x.blocks, axis=0).T.copy()
     b.emit(
-        kernel, width=min(b.threads, chunks * slices), x=x.address, w=winograd.transform(form, weights),
+        kernel, width=min(b.threads, chunks * slices), x=x.address, w=w, taps=taps * form.r**2, w_point=w_point,
         bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
         points_thread=share, tiles=tiles, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
         tiles_w=tiles_w, in_h=x.shape[2], in_w=x.shape[3], out_h=y.shape[2], out_w=y.shape[3],
-        channels=c, blocks=blocks, out_blocks=y.blocks, pass_blocks=max(1, L1_BYTES // (4 * vl * vl * WIDEST)),
+        channels=c, blocks=blocks, out_blocks=y.blocks, pass_blocks=pass_blocks,
         block_at=np.tile(np.arange(x.blocks) * xs.block, len(origins)), block_h=block_h, block_w=block_w,
         x_batch=xs.batch, x_h=xs.h, y_batch=ys.batch, y_block=ys.block, y_h=ys.h, r_batch=rs.batch if rs else 0,
         r_block=rs.block if rs else 0, r_h=rs.h if rs else 0, panels=len(first), tile_first=first, tile_width=width,
@@ -212,19 +243,20 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel) -> None:
     )  # fmt: skip
 
 
-for _name, _form, _kernel, _error in (
-    ("winograd_4x4", F4, winograd.winograd_4_f32, 1e-4),
-    ("winograd_3x3_4x4", F3_4, winograd.winograd_3_of_4_f32, 1e-4),
-    ("winograd_2x2", F2, winograd.winograd_2_f32, 1e-5),
-    ("winograd_2x2_5x5", F2_5, winograd.winograd_2_of_5_f32, 1e-4),
+for _name, _form, _kernel, _bits, _error in (
+    ("winograd_4x4", F4, winograd.winograd_4_f32, 32, 1e-4),
+    ("winograd_3x3_4x4", F3_4, winograd.winograd_3_of_4_f32, 32, 1e-4),
+    ("winograd_2x2", F2, winograd.winograd_2_f32, 32, 1e-5),
+    ("winograd_2x2_24bit", F2, winograd.winograd_2_f32_24bit, 24, 1e-4),
+    ("winograd_2x2_5x5", F2_5, winograd.winograd_2_of_5_f32, 32, 1e-4),
 ):
     attach(
         Candidate(
             _name,
             ("Conv",),
-            partial(_legal, form=_form),
-            partial(_cost, form=_form),
-            partial(_lower, form=_form, kernel=_kernel),
+            partial(_legal, form=_form, bits=_bits),
+            partial(_cost, form=_form, bits=_bits),
+            partial(_lower, form=_form, kernel=_kernel, bits=_bits),
             accuracy="winograd",
             error=_error,
         )
