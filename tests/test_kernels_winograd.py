@@ -175,15 +175,16 @@ def test_weights_at_points_are_g_w_gt(form, bits):
         assert not tile[..., there.shape[1] :].any()
 
 
-def test_points_are_kept_while_there_is_room():
-    """At most as much as half of the filters, the first layers first; what has no room is kept as taps."""
+@pytest.mark.parametrize("batch, points", [(1, 1), (8, 8)])
+def test_points_are_kept_while_there_is_room(batch, points):
+    """As much as two fifths of the filters, the first layers first; whatever it is where many tiles share them."""
     rng = np.random.default_rng()
-    c = 160  # as points 3.7 MB a layer, as taps 0.9
-    layers = [(f"v{i}", f"w{i}", f"v{i + 1}") for i in range(6)]
+    c, n = 160, 8  # as points 3.7 MB a layer, as taps 0.9
+    layers = [(f"v{i}", f"w{i}", f"v{i + 1}") for i in range(n)]
     nodes = tuple(Node("Conv", (x, w), (y,), {"pads": [1] * 4}, w) for x, w, y in layers)
     constants = {w: rng.standard_normal((c, c, 3, 3)).astype(np.float32) / 40 for _, w, _ in layers}
-    graph = Graph(nodes, (Value("v0", F32, (8, c, 28, 28)),), (Value("v6", F32),), constants)
+    graph = Graph(nodes, (Value("v0", F32, (batch, c, 28, 28)),), (Value(f"v{n}", F32),), constants)
     program = compile_graph(graph, {}, 1)
-    assert [row.algorithm for row in program.rows[:6]] == ["winograd_4x4"] * 6
+    assert [row.algorithm for row in program.rows[:n]] == ["winograd_4x4"] * n
     filters = [a.nbytes for a in program.constants if a.nbytes >= 4 * 9 * c * c]
-    assert sorted(filters) == [4 * 9 * c * c] * 5 + [4 * 36 * c * c]
+    assert sorted(filters) == [4 * 9 * c * c] * (n - points) + [4 * 36 * c * c] * points

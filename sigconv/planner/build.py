@@ -22,8 +22,8 @@ from sigconv.planner.pool import Pool
 from sigconv.planner.tensors import Address, Buffer, Tensor, c_strides
 from sigconv.runtime.program import HostStep, Launch, Place, Program, Ref, Row, Step
 
-SPARE = 0.5
-"""Share of what a graph's filters take by which they may grow where that makes convolutions faster."""
+SPARE = 0.4
+"""Share of what a graph's filters take by which all may grow, where that makes convolutions faster."""
 COPY_GRAIN = 64 * 1024
 """Bytes worth a thread of their own in a copy."""
 

@@ -43,6 +43,8 @@ FILTER_BYTES = 300 << 10
 """What the points of one pass's weights may take in L2, where they are made of taps beside the products."""
 STREAM = 8e9
 """Bytes of weights per second that come from memory beside the products, at `PEAK`."""
+FEW_TILES = 160
+"""Tiles up to which filters count against `Builder.spare`: fewer are worth less time a byte."""
 TAPS, TAPS_PRODUCTS = 5e9, 1.15
 """Bytes of taps per second that become points at `PEAK`, and how much longer the products beside that take."""
 UNPACKING = {32: 1.0, 24: 1.15}
@@ -130,10 +132,16 @@ def _nbytes(form: Form, m: int, c: int, bits: int = 32) -> tuple[int, int]:
     return bits // 8 * form.n**2 * m * c, 4 * form.r**2 * m * c
 
 
-def _as_taps(form: Form, m: int, c: int, b: Builder, bits: int) -> bool:
-    """Whether the kernel makes the weights' points itself, chunk by chunk: where keeping them takes too much memory."""
+def _room(form: Form, m: int, c: int, unit: Unit, b: Builder) -> int:
+    """Bytes of `Builder.spare` that points instead of taps take: none if they stay in L2 or many tiles share them."""
     points, taps = _nbytes(form, m, c)
-    return bits == 32 and points > CHUNK_BYTES and points - taps > b.spare
+    few = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b)) <= FEW_TILES
+    return points - taps if few and points > CHUNK_BYTES else 0
+
+
+def _as_taps(form: Form, m: int, c: int, unit: Unit, b: Builder, bits: int) -> bool:
+    """Whether the kernel makes the weights' points itself, chunk by chunk: where keeping them takes too much memory."""
+    return bits == 32 and _room(form, m, c, unit, b) > max(b.spare, 0)
 
 
 def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder, threads: int) -> int:
@@ -162,7 +170,7 @@ def _cost(unit: Unit, b: Builder, form: Form, bits: int) -> Cost:
     seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
     chunks = _chunks(form, m, c, unit, b, 1)  # of one thread: the choice, and so the bits, must not depend on threads
     at_points, at_taps = (chunks * size for size in _nbytes(form, out_blocks * vl, c, bits))
-    if _as_taps(form, m, c, b, bits):
+    if _as_taps(form, m, c, unit, b, bits):
         seconds = seconds * TAPS_PRODUCTS + at_taps / TAPS
     else:
         seconds = max(seconds * UNPACKING[bits], at_points / (STREAM if at_points > chunks * CHUNK_BYTES else 3e10))
@@ -218,14 +226,14 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel, bits: int) -> Non
     chunks = -(-tiles // chunk_tiles)
     slices = 1 if chunks >= b.threads else min(len(first), -(-b.threads // chunks))
     blocks = x.blocks * len(origins)
-    taps = _as_taps(form, m, c, b, bits)
+    taps = _as_taps(form, m, c, unit, b, bits)
     if taps:
         pass_blocks = max(1, FILTER_BYTES // (4 * square * vl * vl * WIDEST))
         w, w_point = winograd.pack_taps(weights), (pass_blocks * vl * WIDEST | 1) * vl
     else:
         pass_blocks = max(1, L1_BYTES // (4 * vl * vl * WIDEST))
         w, w_point = winograd.transform(form, weights, bits), c * y.blocks * vl
-        b.spare -= w.nbytes - weights.nbytes
+        b.spare -= _room(form, m, c, unit, b) if bits == 32 else 0
     share = square * (vl * (1 + (chunk_tiles * blocks | 1) + (chunk_tiles * y.blocks | 1)) + 2 * taps * w_point)
     xs, ys = spatial_strides(x), spatial_strides(y)
     rs = spatial_strides(r) if r else None
