@@ -246,6 +246,23 @@ def test_oversubscribed_machine(team: Team) -> None:
     assert together < 3 * alone
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
+def test_a_single_core_has_no_workers(team: Team) -> None:
+    mask = os.sched_getaffinity(0)
+    chain = Chain(0, n=20000, length=50, team=team)
+    try:
+        os.sched_setaffinity(0, {min(mask)})
+        for _ in range(50):
+            chain.check(4)
+        assert team.size == 0
+    finally:
+        os.sched_setaffinity(0, mask)
+    if len(mask) > 1:
+        for _ in range(50):
+            chain.check(4)
+        assert team.size == 3
+
+
 def test_rests_grow_while_workers_are_held_up(team: Team) -> None:
     steps = np.zeros(1, STEP)
     steps["kernel"], steps["width"], steps["fence"] = lag.address, 2, 1

@@ -51,13 +51,13 @@ class Prepared:
 
     def _run_short_of_workers(self, threads: int) -> None:
         """Wake workers, unless this run and those just before it, done without, are shorter than waking takes."""
-        start = time.perf_counter()
-        if start - self._end > self._team.spin:
+        start, team = time.perf_counter(), self._team
+        if start - self._end > team.spin:
             self._alone = 0.0  # they would be asleep again by the next run
-        if self._alone + self._last >= _WAKING_SECONDS and not self._team.rests:
-            self._team.wake(threads - 1)
+        if self._alone + self._last >= _WAKING_SECONDS and not team.rests:
+            team.wake(threads - 1)
             self._alone = 0.0
-            self._record["patience"] = self._patience
+            self._record["patience"] = self._patience if team.size > len(team.asleep) else 0
         self._call(self._address, 0, threads)
         self._record["patience"] = 0
         self._end = time.perf_counter()

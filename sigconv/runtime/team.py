@@ -61,8 +61,11 @@ class Team:
         return atomic.ticks() < int(self.words[native.REST // 8])
 
     def wake(self, helpers: int) -> None:
-        """Have ``helpers`` workers awake soon; starts those that do not exist yet. Does not wait for them."""
-        if self.words[native.STOP // 8]:
+        """Have ``helpers`` workers awake soon; starts those that do not exist yet. Does not wait for them.
+
+        Where the process has a single core nobody wakes: a worker there takes turns with the run it should help.
+        """
+        if self.words[native.STOP // 8] or _only_core():
             return
         if self.size < min(helpers, self._limit):
             self._grow(helpers)
@@ -110,6 +113,10 @@ class Team:
             if self.words[native.STOP // 8]:
                 return
             lock.acquire()
+
+
+def _only_core() -> bool:
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
 
 
 def _keep_off_this_core(thread: int | None) -> None:

@@ -42,7 +42,7 @@ WINOGRAD = np.dtype(
         "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform` or `pack_taps`
         "taps", "w_point",  # taps of a channel in w, to be transformed (0: w holds points); elements between points
         "points", "points_thread",  # workspace: address, and elements of one thread's share
-        "tiles", "chunks", "chunk_tiles", "slices",  # of all images; items: chunks of tiles x slices of output channels
+        "tiles", "chunk_tiles", "least_tiles",  # of all images; most at a time; worth a thread of their own
         "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w",
         "channels", "blocks", "out_blocks",  # input channels and blocks, blocks of output channels
         "pass_blocks",  # blocks of the input whose weights for one register tile stay in L1
@@ -294,41 +294,42 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
         scratch = a.points + thread * a.points_thread * size
         patch = as_pointer(scratch, dtype)
         v = scratch + square * vl * size
-        v_point = (a.chunk_tiles * a.blocks | 1) * vl  # an odd number of cache lines: points fall into different sets
-        products = v + square * v_point * size
-        p_point = (a.chunk_tiles * a.out_blocks | 1) * vl
-        filters = products + square * p_point * size  # points of a pass's weights, where `w` holds taps
         last_block = a.channels - (a.blocks - 1) * vl
         in_image = a.tiles_h * a.tiles_w
-        items = a.chunks * a.slices
-        ready = -1
-        for item in range(items * thread // threads, items * (thread + 1) // threads):
-            part, chunk = item % a.slices, item // a.slices
-            t0 = chunk * a.chunk_tiles
-            count = min(a.chunk_tiles, a.tiles - t0)
-            if ready != chunk:  # the slices of a chunk share its points
-                ready = chunk
-                for block in range(a.blocks):
-                    h0, w0 = get(block_h, block), get(block_w, block)
-                    for t in range(count):
-                        image, tile = (t0 + t) // in_image, (t0 + t) % in_image
-                        h, w = h0 + tile // a.tiles_w * m, w0 + tile % a.tiles_w * m
-                        x_block = a.x + (image * a.x_batch + get(block_at, block)) * size
-                        to = as_pointer(v + (block * a.chunk_tiles + t) * vl * size, dtype)
-                        at = as_pointer(x_block + (h * a.x_h + w * vl) * size, dtype)
-                        if h >= 0 and w >= 0 and h + n <= a.in_h and w + n <= a.in_w:
-                            to_points(at, a.x_h, to, v_point)
-                        else:
-                            for i in range(square * vl):
-                                put(patch, i, number(0))
-                            top, left = max(-h, 0), max(-w, 0)
-                            copy_part(
-                                as_pointer(x_block + ((h + top) * a.x_h + (w + left) * vl) * size, dtype), a.x_h,
-                                as_pointer(scratch + (top * n + left) * vl * size, dtype), n * vl,
-                                min(a.in_h - h, n) - top, min(a.in_w - w, n) - left,
-                            )  # fmt: skip
-                            to_points(patch, n * vl, to, v_point)
-            first, last = a.panels * part // a.slices, a.panels * (part + 1) // a.slices
+        begin, end, first, last = 0, a.tiles, 0, a.panels
+        if a.tiles >= threads * a.least_tiles:
+            begin, end = a.tiles * thread // threads, a.tiles * (thread + 1) // threads
+        else:  # so few that threads share output channels
+            first, last = a.panels * thread // threads, a.panels * (thread + 1) // threads
+        last_register = get(tile_first, last - 1) + get(tile_width, last - 1)
+        chunks = (end - begin + a.chunk_tiles - 1) // a.chunk_tiles
+        for chunk in range(chunks):
+            t0 = begin + (end - begin) * chunk // chunks
+            count = begin + (end - begin) * (chunk + 1) // chunks - t0
+            v_point = (count * a.blocks | 1) * vl  # an odd number of cache lines: points fall into different sets
+            products = v + square * v_point * size
+            p_point = (count * a.out_blocks | 1) * vl
+            filters = products + square * p_point * size  # points of a pass's weights, where `w` holds taps
+            for block in range(a.blocks):
+                h0, w0 = get(block_h, block), get(block_w, block)
+                for t in range(count):
+                    image, tile = (t0 + t) // in_image, (t0 + t) % in_image
+                    h, w = h0 + tile // a.tiles_w * m, w0 + tile % a.tiles_w * m
+                    x_block = a.x + (image * a.x_batch + get(block_at, block)) * size
+                    to = as_pointer(v + (block * count + t) * vl * size, dtype)
+                    at = as_pointer(x_block + (h * a.x_h + w * vl) * size, dtype)
+                    if h >= 0 and w >= 0 and h + n <= a.in_h and w + n <= a.in_w:
+                        to_points(at, a.x_h, to, v_point)
+                    else:
+                        for i in range(square * vl):
+                            put(patch, i, number(0))
+                        top, left = max(-h, 0), max(-w, 0)
+                        copy_part(
+                            as_pointer(x_block + ((h + top) * a.x_h + (w + left) * vl) * size, dtype), a.x_h,
+                            as_pointer(scratch + (top * n + left) * vl * size, dtype), n * vl,
+                            min(a.in_h - h, n) - top, min(a.in_w - w, n) - left,
+                        )  # fmt: skip
+                        to_points(patch, n * vl, to, v_point)
             passes = (a.blocks + a.pass_blocks - 1) // a.pass_blocks
             parts = (last - first) * passes
             zeros = as_pointer(a.bias + a.out_blocks * vl * size, dtype)
@@ -351,13 +352,13 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                     blocks = min(a.pass_blocks, a.blocks - c0)
                     depth = depth_of(c0, a.pass_blocks, a.blocks, last_block)
                     pieces = (count + pixels - 1) // pixels
-                    points = v + (p * v_point + c0 * a.chunk_tiles * vl) * size
-                    sums = products + (p * p_point + v0 * a.chunk_tiles * vl) * size
+                    points = v + (p * v_point + c0 * count * vl) * size
+                    sums = products + (p * p_point + v0 * count * vl) * size
                     if a.taps:
                         weights = filters + (i % 2 * square + p) * a.w_point * size
                         next_c0 = (s + 1) % passes * a.pass_blocks
-                        ahead = v + (p * v_point + next_c0 * a.chunk_tiles * vl) * size
-                        ahead_step = (blocks * a.chunk_tiles * vl * size + pieces * depth - 1) // (pieces * depth)
+                        ahead = v + (p * v_point + next_c0 * count * vl) * size
+                        ahead_step = (blocks * count * vl * size + pieces * depth - 1) // (pieces * depth)
                     else:
                         row = nv * vl * weight_size  # bytes of one channel's weights; the next pass follows in memory
                         weights = a.w + (p * a.w_point + v0 * vl * a.channels + c0 * vl * nv * vl) * weight_size
@@ -368,8 +369,8 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                             products_of(
                                 p1 - p0, nv, as_pointer(points + p0 * vl * size, dtype), as_pointer(weights, weight),
                                 as_pointer(sums + p0 * vl * size, dtype), as_pointer(0, dtype), zeros, vl,
-                                a.chunk_tiles * vl, 0, 0, 0, blocks, vl, depth - (blocks - 1) * vl, 0, 1, 0, 1, 1, 1,
-                                1, vl, a.chunk_tiles * vl, 0, 0, vl, ahead + piece * depth * ahead_step, ahead_step,
+                                count * vl, 0, 0, 0, blocks, vl, depth - (blocks - 1) * vl, 0, 1, 0, 1, 1, 1,
+                                1, vl, count * vl, 0, 0, vl, ahead + piece * depth * ahead_step, ahead_step,
                                 c0 == 0, False, number(1), number(0), number(0),
                             )  # fmt: skip
                         upto = units * (j * pieces + piece + 1) // (square * pieces)
@@ -377,8 +378,7 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                             of = as_pointer(source + made * a.taps * vl * size, dtype)
                             to_filter(of, as_pointer(target + made * vl * size, dtype), a.w_point, reach)
                             made += 1
-            end = get(tile_first, last - 1) + get(tile_width, last - 1)
-            for block in range(get(tile_first, first), end):
+            for block in range(get(tile_first, first), last_register):
                 bias = as_pointer(a.bias + block * vl * size, dtype)
                 for t in range(count):
                     image, tile = (t0 + t) // in_image, (t0 + t) % in_image
@@ -387,7 +387,7 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                     r_at = a.residual
                     if r_at != 0:
                         r_at += (image * a.r_batch + block * a.r_block + h * a.r_h + w * vl) * size
-                    of = as_pointer(products + (block * a.chunk_tiles + t) * vl * size, dtype)
+                    of = as_pointer(products + (block * count + t) * vl * size, dtype)
                     if h + m <= a.out_h and w + m <= a.out_w:
                         from_points(
                             of, p_point, bias, as_pointer(y_at, dtype), a.y_h, as_pointer(r_at, dtype), a.r_h,

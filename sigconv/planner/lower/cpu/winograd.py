@@ -36,8 +36,8 @@ from sigconv.planner.tensors import Tensor
 CHUNK_BYTES = 1 << 20
 """What the points of a chunk of tiles may take, inputs and products together: half of an L2 cache."""
 CHUNK_TILES = 24
-"""Tiles that a chunk has in any case, to fill register tiles."""
-CHUNK_TILES_STREAMED = 56
+"""Tiles that a chunk has in any case, to fill register tiles; a thread of its own has as many."""
+CHUNK_TILES_STREAMED = 64
 """As above, where the weights do not stay in L2: they are read once a chunk."""
 FILTER_BYTES = 300 << 10
 """What the points of one pass's weights may take in L2, where they are made of taps beside the products."""
@@ -144,15 +144,10 @@ def _as_taps(form: Form, m: int, c: int, unit: Unit, b: Builder, bits: int) -> b
     return bits == 32 and _room(form, m, c, unit, b) > max(b.spare, 0)
 
 
-def _chunks(form: Form, m: int, c: int, unit: Unit, b: Builder, threads: int) -> int:
-    """Chunks of the tiles of all images, shared evenly among the threads where there are enough."""
-    tiles = b.shape(unit.output)[0] * math.prod(_tiles(form, unit, b))
-    per_tile = 4 * form.n**2 * (m + c)
+def _chunk(form: Form, m: int, c: int) -> int:
+    """Tiles of a chunk."""
     least = CHUNK_TILES if _nbytes(form, m, c)[0] <= CHUNK_BYTES else CHUNK_TILES_STREAMED
-    chunks = -(-tiles // max(least, CHUNK_BYTES // per_tile))
-    if chunks % threads and tiles >= threads * CHUNK_TILES:
-        chunks = -(-chunks // threads) * threads
-    return chunks
+    return max(least, CHUNK_BYTES // (4 * form.n**2 * (m + c)))
 
 
 def _cost(unit: Unit, b: Builder, form: Form, bits: int) -> Cost:
@@ -168,7 +163,7 @@ def _cost(unit: Unit, b: Builder, form: Form, bits: int) -> Cost:
     nbytes = float(sum(b.nbytes(n) for n in (*unit.inputs, unit.output)))
     points = 4.0 * square * vl * tiles * (blocks + out_blocks)
     seconds = 2.0 * tiles * square * c * out_blocks * vl / (PEAK * 0.95)
-    chunks = _chunks(form, m, c, unit, b, 1)  # of one thread: the choice, and so the bits, must not depend on threads
+    chunks = -(-tiles // _chunk(form, m, c))
     at_points, at_taps = (chunks * size for size in _nbytes(form, out_blocks * vl, c, bits))
     if _as_taps(form, m, c, unit, b, bits):
         seconds = seconds * TAPS_PRODUCTS + at_taps / TAPS
@@ -220,11 +215,9 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel, bits: int) -> Non
     if isinstance(own, np.ndarray):
         bias[:m] = own
     tiles_h, tiles_w = _tiles(form, unit, b)
-    chunks = _chunks(form, m, c, unit, b, b.threads)
     tiles = x.shape[0] * tiles_h * tiles_w
-    chunk_tiles = -(-tiles // chunks)
-    chunks = -(-tiles // chunk_tiles)
-    slices = 1 if chunks >= b.threads else min(len(first), -(-b.threads // chunks))
+    chunk_tiles = min(tiles, _chunk(form, m, c))
+    shares = tiles // CHUNK_TILES if tiles >= b.threads * CHUNK_TILES else len(first)
     blocks = x.blocks * len(origins)
     taps = _as_taps(form, m, c, unit, b, bits)
     if taps:
@@ -239,9 +232,9 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel, bits: int) -> Non
     rs = spatial_strides(r) if r else None
     block_h, block_w = np.repeat(np.array(origins, np.int64), x.blocks, axis=0).T.copy()
     b.emit(
-        kernel, width=min(b.threads, chunks * slices), x=x.address, w=w, taps=taps * form.r**2, w_point=w_point,
+        kernel, width=min(b.threads, shares), x=x.address, w=w, taps=taps * form.r**2, w_point=w_point,
         bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
-        points_thread=share, tiles=tiles, chunks=chunks, chunk_tiles=chunk_tiles, slices=slices, tiles_h=tiles_h,
+        points_thread=share, tiles=tiles, chunk_tiles=chunk_tiles, least_tiles=CHUNK_TILES, tiles_h=tiles_h,
         tiles_w=tiles_w, in_h=x.shape[2], in_w=x.shape[3], out_h=y.shape[2], out_w=y.shape[3],
         channels=c, blocks=blocks, out_blocks=y.blocks, pass_blocks=pass_blocks,
         block_at=np.tile(np.arange(x.blocks) * xs.block, len(origins)), block_h=block_h, block_w=block_w,
