@@ -15,8 +15,8 @@ from sigconv.lines import LINE
 LAYOUT = ("start", "stop", "block", "group", "wide", "tall", "turned", "piece", "ring", "ring_row", "room")
 """The fields of `image.ARGS` that `layout` gives."""
 
-RING_BYTES = 43 << 10
-"""Bytes of a block's rows, about a first-level cache."""
+RING_BYTES = 30 << 10
+"""Bytes of a block's rows: with the outputs beside them they fit a first-level cache."""
 SET_BYTES, WAYS = 4096, 12
 """A first-level cache keeps about this many lines of the same address modulo `SET_BYTES`."""
 LINE_BLOCK = 4096
