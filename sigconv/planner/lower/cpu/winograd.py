@@ -141,7 +141,7 @@ def _room(form: Form, m: int, c: int, unit: Unit, b: Builder) -> int:
 
 def _as_taps(form: Form, m: int, c: int, unit: Unit, b: Builder, bits: int) -> bool:
     """Whether the kernel makes the weights' points itself, chunk by chunk: where keeping them takes too much memory."""
-    return bits == 32 and _room(form, m, c, unit, b) > max(b.spare, 0)
+    return bits == 32 and _room(form, m, c, unit, b) > b.spare
 
 
 def _chunk(form: Form, m: int, c: int) -> int:
