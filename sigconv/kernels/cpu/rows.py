@@ -41,7 +41,8 @@ ARGS = np.dtype(
 )
 """A complex number counts as one everywhere."""
 
-BLOCK_BYTES = 512 << 10  # rows that a column block reads again and writes: a quarter of a second-level cache
+BLOCK_BYTES = 24 << 10  # inputs of a column block that several rows share: half of a first-level cache
+FEW_ROWS, FEW_BLOCK_BYTES = 8, 512 << 10  # kernels of few rows wait for memory: a quarter of a second-level cache
 ALIGNED = 16
 """Registers of outputs in a row from which those of few taps begin on a cache line: they are mostly loads and stores,
 of which one across two lines takes twice as long."""
@@ -65,7 +66,8 @@ def make(numbers: Numbers) -> Kernel:
         shear = shears and a.shear != 0 and step == 1
         height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
-        block = max(longest, BLOCK_BYTES // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
+        nbytes = FEW_BLOCK_BYTES if J <= FEW_ROWS else BLOCK_BYTES
+        block = max(longest, nbytes // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
         groups = 1
         if blocks and blocks < 4 * threads:
