@@ -45,7 +45,7 @@ class Builder:
         self.values.update({v.name: v for v in (*graph.inputs, *graph.outputs) if v.name not in self.values})
         self.rows: list[Row] = []
         self.pool = Pool()
-        filters = {n.inputs[1] for n in graph.nodes if n.op == "Conv"}
+        filters = {name for n in graph.nodes if n.op == "Conv" for name in n.inputs[1:2]}
         self.spare = SPARE * sum(c.nbytes for name, c in graph.constants.items() if name in filters)
         self._steps: list[Any] = []  # of `emit` and `host`, frozen at the end
         self._constants: list[np.ndarray] = []

@@ -16,8 +16,7 @@ LAYOUT = ("start", "stop", "block", "group", "wide", "tall", "turned", "piece", 
 """The fields of `image.ARGS` that `layout` gives."""
 
 RING_BYTES, SHORT_RING_BYTES = 43 << 10, 30 << 10
-"""Bytes of a block's rows, about a first-level cache; of kernels of up to `SHORT` rows, that the outputs fit too."""
-SHORT = 8
+"""Bytes of a block's rows, about a first-level cache; of kernels of up to `rows.SHORT` rows, that the outputs fit too."""
 SET_BYTES, WAYS = 4096, 12
 """A first-level cache keeps about this many lines of the same address modulo `SET_BYTES`."""
 LINE_BLOCK = 4096
@@ -54,7 +53,7 @@ def layout(width, n, n_rows, J, K, left, inner, x_row, item, summed, converts, t
     wide, tall = (LINE_BLOCK // inner if J == 1 else n), max(1, TABLE // J)
     halo = 0 if summed else K - 1
     tile = max(1, TILE_BYTES // (item * inner))
-    room = (SHORT_RING_BYTES if J <= SHORT else RING_BYTES) // (item * inner)  # pixels
+    room = (SHORT_RING_BYTES if J <= rows.SHORT else RING_BYTES) // (item * inner)  # pixels
     group = STEP if J > 1 else max(1, LINE_BLOCK // max(1, (border + halo) * inner))
     block = max(tile, (room // (J - 1 + group) - halo) // tile * tile) if J > 1 else wide
     block = max(1, min(block, border))

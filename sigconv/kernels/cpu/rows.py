@@ -42,7 +42,8 @@ ARGS = np.dtype(
 """A complex number counts as one everywhere."""
 
 BLOCK_BYTES = 24 << 10  # inputs of a column block that several rows share: half of a first-level cache
-FEW_ROWS, FEW_BLOCK_BYTES = 8, 512 << 10  # kernels of few rows wait for memory: a quarter of a second-level cache
+SHORT = 8  # rows of a kernel that waits for memory
+SHORT_BLOCK_BYTES = 512 << 10  # of these: a quarter of a second-level cache
 ALIGNED = 16
 """Registers of outputs in a row from which those of few taps begin on a cache line: they are mostly loads and stores,
 of which one across two lines takes twice as long."""
@@ -66,7 +67,7 @@ def make(numbers: Numbers) -> Kernel:
         shear = shears and a.shear != 0 and step == 1
         height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
         period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
-        nbytes = FEW_BLOCK_BYTES if J <= FEW_ROWS else BLOCK_BYTES
+        nbytes = SHORT_BLOCK_BYTES if J <= SHORT else BLOCK_BYTES
         block = max(longest, nbytes // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
         groups = 1
