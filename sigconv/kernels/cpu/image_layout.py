@@ -16,7 +16,7 @@ LAYOUT = ("start", "stop", "block", "group", "wide", "tall", "turned", "piece", 
 """The fields of `image.ARGS` that `layout` gives."""
 
 RING_BYTES, SHORT_RING_BYTES = 43 << 10, 30 << 10
-"""Bytes of a block's rows, about a first-level cache; of kernels of up to `rows.SHORT` rows, that the outputs fit too."""
+"""Bytes of a block's rows, a first-level cache; of kernels of up to `rows.SHORT` rows, that outputs fit too."""
 SET_BYTES, WAYS = 4096, 12
 """A first-level cache keeps about this many lines of the same address modulo `SET_BYTES`."""
 LINE_BLOCK = 4096
