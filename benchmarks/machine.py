@@ -34,7 +34,7 @@ def describe() -> dict[str, object]:
     return {
         "cpu": cpu,
         "cores": config.available_cores(),
-        "vectors": sorted(flags & {"avx2", "avx512f", "avx512_vnni", "fma", "amx_tile"}),
+        "vectors": sorted(flags & {"avx2", "avx512f", "avx512_vnni", "fma", "amx_bf16", "amx_tile"}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {p: v for p in PACKAGES if (v := race.version(p))},

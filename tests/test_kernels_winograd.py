@@ -7,6 +7,7 @@ import pytest
 
 import sigconv as sc
 from sigconv.graph.ir import Graph, Node, Value
+from sigconv.kernels.cpu import amx
 from sigconv.kernels.cpu import winograd as kernels
 from sigconv.kernels.cpu.direct import tiles
 from sigconv.kernels.simd import lanes
@@ -42,6 +43,12 @@ CASES = [
     ((1, 64, 30, 31), 64, [1, 1, 1, 1]),
     ((1, 130, 7, 7), 100, [1, 1, 1, 1]),
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_tiles(monkeypatch):
+    """Where the CPU has matrix tiles they would win."""
+    monkeypatch.setattr(amx, "KERNEL", None)
 
 
 def graph_of(x, channels, pads, tail=(), taps=3):

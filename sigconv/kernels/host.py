@@ -83,6 +83,22 @@ def vector_bytes() -> int:
     return 32 if {"avx2", "fma"} <= present else 16
 
 
+_AMX = {"amx_tile", "amx_bf16", "avx512_bf16"}
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+"""Linux's call by which a process asks for the tiles' registers, 8 KB a thread."""
+
+
+@functools.cache
+def matrix_tiles() -> bool:
+    """Whether this process may use the bfloat16 tiles of Intel AMX: the CPU has them and Linux lets it."""
+    named = {os.environ.get("NUMBA_CPU_NAME", ""), os.environ.get("NUMBA_CPU_FEATURES", "")} - {"", "host"}
+    if named or sys.platform != "linux" or vector_bytes() != 64 or not features() >= _AMX:
+        return False
+    import ctypes
+
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+
+
 def identity() -> str:
     """Everything outside this package that its machine code depends on."""
     processor = _processor()

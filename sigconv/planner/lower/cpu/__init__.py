@@ -1,6 +1,7 @@
 """CPU candidates. Importing this package attaches them."""
 
 from sigconv.planner.lower.cpu import (
+    amx,
     convert,
     depthwise,
     direct,
@@ -19,6 +20,7 @@ from sigconv.planner.lower.cpu import (
 from sigconv.planner.lower.cpu.direct import margins
 
 __all__ = [
+    "amx",
     "convert",
     "depthwise",
     "direct",

@@ -1,0 +1,450 @@
+"""Correlation on matrix tiles (Intel AMX): float32 as sums of two bfloat16, three products of them instead of four.
+
+A number x is high + low, bfloat16 each, up to 2**-18 of x. Of (xh + xl) * (wh + wl) the tiles add up xh*wh, xh*wl and
+xl*wh in float32; what is left out is no larger than what the two numbers leave out. A tile instruction does 8192
+multiply-adds in 16 cycles, so three of them still do five times what vectors of 16 float32 do.
+
+A chunk of rows is first split into planes of pairs of channel blocks: a pixel is 32 high parts and 32 low ones, two
+cache lines. Rows keep their borders, zeros in place of what lies outside; a strided window has a plane for each of its
+phases. So every tap reads the pixel that is a constant distance from the output's, and tiles run over pixels in a row
+from one end of a chunk to the other: what they compute in the borders' columns is thrown away.
+
+References
+----------
+G. Henry, P. T. P. Tang, A. Heinecke, Leveraging the bfloat16 artificial intelligence datatype for higher-precision
+computations, ARITH 2019.
+Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18 (AMX).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from sigconv.kernels import host
+from sigconv.kernels.address import as_pointer, get
+from sigconv.kernels.jit import Kernel, inline, kernel
+from sigconv.kernels.late import carray, cgutils, intrinsic, types
+from sigconv.kernels.simd import (
+    I32,
+    I64,
+    _llvm_vector,
+    _masked_load,
+    _prefetch,
+    _splat,
+    _tail_mask,
+    add,
+    broadcast,
+    clamp,
+    load,
+    store,
+    store_first,
+    vector_of,
+)
+from sigconv.lines import LINE, zeros
+
+LANES = 16
+"""float32 of a register, pixels of a tile, output channels of a tile."""
+PAIR = 2 * LANES
+"""Channels of a pixel of the split image: the depth of a tile."""
+PIXEL = 128
+"""Bytes of a pixel: high parts, low parts."""
+PIXELS, CHANNELS = 2, 2
+"""Tiles of pixels and of output channels that are computed together."""
+STEP = 2048
+"""Bytes of the weights of a tile of output channels, one pair of blocks and one tap: high parts, low parts."""
+SUMS = 4 * LANES * LANES * PIXELS * CHANNELS
+"""Bytes of their sums."""
+GUARD = PIXELS * LANES
+"""Pixels behind a plane that tiles may read."""
+SPLIT, MULTIPLY = 1, 2
+"""Stages."""
+
+ARGS = np.dtype(
+    [(name, np.int64) for name in (
+        "x", "w", "bias", "y", "residual", "config",  # addresses; residual may be 0; config: of the tiles
+        "scratch", "shared", "stages",  # where chunks are split; whether all of them before the first is multiplied
+        "far",  # whether weights come from memory
+        "batch", "chunks", "rows", "chunk_rows", "pitch", "line",  # line: rows are pixels of one long row
+        "row", "out_w",  # pixels from one row of outputs to the next, how many of them are outputs
+        "phases", "pairs", "plane", "phase_h", "phase_w",  # bytes of a plane; int64 tables: a phase's first row, column
+        "steps", "reads",  # pairs x taps; int64 table: bytes from the first pixel to that of each
+        "reach", "stride_h", "stride_w", "in_h", "in_w",  # reach: rows of a plane that a chunk has more than outputs
+        "channels", "blocks", "out_blocks", "tail",  # tail: lanes of the last output block
+        "x_batch", "x_block", "x_h", "y_batch", "y_block", "y_h", "r_batch", "r_block", "r_h",  # in elements
+    )]
+    + [("alpha", np.float64), ("lo", np.float64), ("hi", np.float64)]
+)  # fmt: skip
+
+
+def config() -> np.ndarray:
+    """What ``ldtilecfg`` reads: palette 1, eight tiles of 16 rows of 64 bytes."""
+    table = zeros(64)
+    table[0] = 1
+    table[16:32].view(np.uint16)[:] = 64
+    table[48:56] = 16
+    return table
+
+
+def pack(weights: np.ndarray) -> np.ndarray:
+    """[M, C, taps] as tiles [tile of M, pair of blocks, tap, high and low, two channels' pairs, M, 2] of bfloat16."""
+    m, c, taps = weights.shape
+    tiles, pairs = -(-m // LANES), -(-c // PAIR)
+    whole = np.zeros((tiles, LANES, pairs, LANES, 2, taps), np.float32)
+    whole.reshape(tiles * LANES, pairs * PAIR, taps)[:m, :c] = weights
+    ordered = whole.transpose(0, 2, 5, 3, 1, 4)
+    out = zeros(tiles * pairs * taps * STEP, np.uint8)
+    parts = out.view(np.uint16).reshape(tiles, pairs, taps, 2, LANES, LANES, 2)
+    for tile in range(tiles):
+        high = _rounded(ordered[tile])
+        parts[tile, :, :, 0] = high
+        parts[tile, :, :, 1] = _rounded(ordered[tile] - (high.astype(np.uint32) << 16).view(np.float32))
+    return out
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """The upper halves of the nearest bfloat16."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+# --- instructions ----------------------------------------------------------------------------------------------------
+class _Brain(ir.Type):
+    """LLVM's bfloat."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Brain)
+
+    def __hash__(self) -> int:
+        return hash(_Brain)
+
+
+_BYTE = ir.IntType(8)
+
+
+def _tile(number: int) -> Any:
+    return ir.Constant(_BYTE, number)
+
+
+def _call(builder, name, *args, result=None):
+    function_type = ir.FunctionType(result or ir.VoidType(), [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.x86.{name}")
+    return builder.call(function, args)
+
+
+def _bytes(builder, address):
+    return builder.inttoptr(address, _BYTE.as_pointer())
+
+
+def _simple(name):
+    @intrinsic
+    def instruction(typingctx, address):
+        def codegen(context, builder, sig, args):
+            _call(builder, name, *([_bytes(builder, args[0])] if name == "ldtilecfg" else []))
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    return instruction
+
+
+configure = _simple("ldtilecfg")
+release = _simple("tilerelease")
+
+
+@intrinsic
+def split(typingctx, first, second, address):
+    """Write 32 numbers as a pixel: the high parts of both registers, then the low ones."""
+
+    def codegen(context, builder, sig, args):
+        vec = _llvm_vector(types.float32)
+        brains, words = ir.VectorType(_Brain(), PAIR), ir.VectorType(ir.IntType(16), PAIR)
+        wide = ir.VectorType(I32, LANES)
+
+        def rounded(low, high):
+            value = _call(builder, "avx512bf16.cvtne2ps2bf16.512", high, low, result=brains)
+            return builder.bitcast(value, words)
+
+        def write(value, offset):
+            at = builder.inttoptr(builder.add(args[2], ir.Constant(I64, offset)), words.as_pointer())
+            builder.store(value, at).align = 64
+
+        def exact(value, start):
+            picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, start + LANES)))
+            half = builder.shuffle_vector(value, ir.Constant(words, ir.Undefined), picked)
+            shifted = builder.shl(builder.zext(half, wide), ir.Constant(wide, [16] * LANES))
+            return builder.bitcast(shifted, vec)
+
+        high = rounded(args[0], args[1])
+        write(high, 0)
+        rest = [builder.fsub(args[i], exact(high, LANES * i)) for i in range(2)]
+        write(rounded(*rest), PIXEL // 2)
+        return context.get_dummy_value()
+
+    return types.void(first, second, types.int64), codegen
+
+
+@intrinsic
+def clear(typingctx, address):
+    """Write a pixel of zeros."""
+
+    def codegen(context, builder, sig, args):
+        vec = _llvm_vector(types.float32)
+        for offset in (0, PIXEL // 2):
+            at = builder.inttoptr(builder.add(args[0], ir.Constant(I64, offset)), vec.as_pointer())
+            builder.store(ir.Constant(vec, [0.0] * LANES), at).align = 64
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def load_first(typingctx, pointer, offset, count):
+    """The first ``count`` lanes at ``pointer + offset`` elements, then zeros."""
+
+    def codegen(context, builder, sig, args):
+        vec = _llvm_vector(types.float32)
+        return _masked_load(builder, args[0], args[1], vec, _tail_mask(builder, args[2], vec))
+
+    return vector_of(types.float32)(pointer, types.int64, types.int64), codegen
+
+
+@intrinsic
+def leaky(typingctx, x, slope):
+    """x, negative ones times the slope."""
+
+    def codegen(context, builder, sig, args):
+        vec = args[0].type
+        below = builder.fcmp_ordered("<", args[0], ir.Constant(vec, [0.0] * vec.count))
+        return builder.select(below, builder.fmul(args[0], _splat(builder, args[1], vec)), args[0])
+
+    return x(x, slope), codegen
+
+
+@intrinsic
+def multiply(typingctx, pixels, channels, image, reads, steps, w, panel, bias, sums, ahead, lines):
+    """``sums`` [channels, pixels, 16, 16] = bias + the products of ``pixels`` by ``channels`` tiles over all steps.
+
+    ``image``: address of the first pixel; ``reads``: of each step, how far from there its pixel is; ``w``: of the first
+    tile's weights, the second's lie ``panel`` bytes further; ``bias``: of a register for each tile of channels. Beside
+    every step so many cache ``lines`` are asked for, from the address ``ahead`` on.
+    """
+    n = types.int64
+    sig = types.void(n, n, n, types.CPointer(n), n, n, n, n, n, n, n)
+
+    def codegen(context, builder, sig, args):
+        done = builder.append_basic_block("amx.done")
+        switch = builder.switch(builder.add(builder.mul(args[0], ir.Constant(I64, 4)), args[1]), done)
+        for p in range(1, PIXELS + 1):
+            for v in range(1, CHANNELS + 1):
+                case = builder.append_basic_block(f"amx.{p}x{v}")
+                switch.add_case(ir.Constant(I64, 4 * p + v), case)
+                builder.position_at_end(case)
+                _emit(builder, p, v, *args[2:])
+                builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _emit(builder, pixels, channels, image, reads, steps, w, panel, bias, sums, ahead, lines):
+    def const(value: int) -> Any:
+        return ir.Constant(I64, value)
+
+    def tile_load(number, address, stride):
+        _call(builder, "tileloadd64", _tile(number), _bytes(builder, address), const(stride))
+
+    cells = [(p, v) for v in range(channels) for p in range(pixels)]
+    acc = {cell: i for i, cell in enumerate(cells)}
+    place = {(p, v): builder.add(sums, const(4 * LANES * LANES * (v * PIXELS + p))) for p, v in cells}
+    a, b = 4, 6
+
+    def numbers(at, part):
+        for p in range(pixels):
+            tile_load(a + p, builder.add(at, const(p * LANES * PIXEL + part * PIXEL // 2)), PIXEL)
+
+    def weights(at, part):
+        for v in range(channels):
+            tile_load(b + v, builder.add(builder.add(at, builder.mul(panel, const(v))), const(part * STEP // 2)), 64)
+
+    def dots():
+        for p, v in cells:
+            _call(builder, "tdpbf16ps", _tile(acc[p, v]), _tile(a + p), _tile(b + v))
+
+    for p, v in cells:
+        tile_load(acc[p, v], builder.add(bias, const(4 * LANES * v)), 0)
+    with cgutils.for_range(builder, steps) as step:
+        x_at = builder.add(image, builder.load(builder.gep(reads, [step.index])))
+        w_at = builder.add(w, builder.mul(step.index, const(STEP)))
+        weights(w_at, 0)
+        numbers(x_at, 1)
+        dots()
+        numbers(x_at, 0)
+        dots()
+        weights(w_at, 1)
+        dots()
+        asked = builder.add(ahead, builder.mul(builder.mul(step.index, lines), const(LINE)))
+        with cgutils.for_range(builder, lines) as line:
+            _prefetch(builder, _bytes(builder, builder.add(asked, builder.mul(line.index, const(LINE)))))
+    for cell in cells:
+        _call(builder, "tilestored64", _tile(acc[cell]), _bytes(builder, place[cell]), const(64))
+
+
+# --- the kernel ------------------------------------------------------------------------------------------------------
+@inline
+def _split_row(x, blocks, lanes, x_block, target, pitch, first, step, width):
+    """A row of a plane: of each pixel ``blocks`` blocks of channels (1 or 2), the last with ``lanes`` of them."""
+    lo = min(pitch, max(0, (step - 1 - first) // step))
+    hi = max(lo, min(pitch, (width - first + step - 1) // step))
+    for j in range(lo):
+        clear(target + j * PIXEL)
+    source = as_pointer(x, np.float32)
+    zero = broadcast(np.float32(0))
+    if blocks == 2 and lanes == LANES:
+        for j in range(lo, hi):
+            at = (first + j * step) * LANES
+            split(load(source, at), load(source, x_block + at), target + j * PIXEL)
+    else:
+        last = (blocks - 1) * x_block
+        for j in range(lo, hi):
+            at = (first + j * step) * LANES
+            end = load_first(source, last + at, lanes)
+            if blocks == 2:
+                split(load(source, at), end, target + j * PIXEL)
+            else:
+                split(end, zero, target + j * PIXEL)
+    for j in range(hi, pitch):
+        clear(target + j * PIXEL)
+
+
+@inline
+def _split_plane(a, image, row0, rows, plane, target):
+    """The rows that a chunk reads of one phase and pair of blocks."""
+    phase, pair = plane // a.pairs, plane % a.pairs
+    first_h, first_w = get(as_pointer(a.phase_h, np.int64), phase), get(as_pointer(a.phase_w, np.int64), phase)
+    blocks = min(2, a.blocks - 2 * pair)
+    lanes = min(LANES, a.channels - (2 * pair + blocks - 1) * LANES)
+    x = a.x + 4 * (image * a.x_batch + 2 * pair * a.x_block)
+    if a.line:
+        first = row0 * a.stride_h + first_h
+        _split_row(x, blocks, lanes, a.x_block, target, rows + a.reach, first, a.stride_h, a.in_h)
+        return
+    for r in range(rows + a.reach):
+        h = (row0 + r) * a.stride_h + first_h
+        place = target + r * a.pitch * PIXEL
+        if h < 0 or h >= a.in_h:
+            for j in range(a.pitch):
+                clear(place + j * PIXEL)
+        else:
+            _split_row(x + 4 * h * a.x_h, blocks, lanes, a.x_block, place, a.pitch, first_w, a.stride_w, a.in_w)
+
+
+@inline
+def _finish(a, left):
+    """Write the sums of one tile: residual, activation, and only pixels that are outputs. Nothing where there are none.
+
+    ``left``: image, first row and rows of the chunk, panel of channels, first pixel, and where the sums lie or 0.
+    """
+    image, row0, rows, panel, first, sums = left
+    if sums == 0:
+        return
+    alpha, lo, hi = np.float32(a.alpha), broadcast(np.float32(a.lo)), broadcast(np.float32(a.hi))
+    source = as_pointer(sums, np.float32)
+    last = min(first + PIXELS * LANES, rows * a.pitch)
+    for v in range(min(CHANNELS, a.out_blocks - panel * CHANNELS)):
+        block = panel * CHANNELS + v
+        lanes = a.tail if block == a.out_blocks - 1 else LANES
+        y = as_pointer(a.y + 4 * (image * a.y_batch + block * a.y_block + row0 * a.y_h), np.float32)
+        r = as_pointer(a.residual + 4 * (image * a.r_batch + block * a.r_block + row0 * a.r_h), np.float32)
+        q = first
+        while q < last:
+            h = q // a.row
+            w = q - h * a.row
+            run = min(a.row - w, last - q)
+            at, y_at, r_at = (v * PIXELS * LANES + q - first) * LANES, h * a.y_h + w * LANES, h * a.r_h + w * LANES
+            for i in range(min(run, a.out_w - w)):
+                value = load(source, at + i * LANES)
+                if a.residual != 0:
+                    value = add(value, load(r, r_at + i * LANES))
+                if alpha != 1:
+                    value = leaky(value, alpha)
+                value = clamp(value, lo, hi)
+                if lanes == LANES:
+                    store(y, y_at + i * LANES, value)
+                else:
+                    store_first(y, y_at + i * LANES, value, lanes)
+            q += run
+
+
+@inline
+def _multiply_chunk(a, image, row0, rows, panel, chunk, sums, before):
+    """One panel of output channels for all pixels of a chunk; what is left to finish, as ``before`` was.
+
+    Sums are finished while the next ones are computed: vectors and tiles work beside each other.
+    """
+    size = a.steps * STEP
+    w, bias = a.w + panel * CHANNELS * size, a.bias + panel * CHANNELS * 4 * LANES
+    tiles = min(CHANNELS, a.out_blocks - panel * CHANNELS)
+    reads = as_pointer(a.reads, np.int64)
+    total = rows * a.pitch
+    turns = (total + PIXELS * LANES - 1) // (PIXELS * LANES)
+    lines = (CHANNELS * STEP // LINE + turns - 1) // turns if a.far else 0
+    ahead = w + CHANNELS * size  # the next panel's weights
+    for first in range(0, total, PIXELS * LANES):
+        pixels = min(PIXELS, (total - first + LANES - 1) // LANES)
+        place = sums + SUMS if before[5] == sums else sums
+        multiply(pixels, tiles, chunk + first * PIXEL, reads, a.steps, w, size, bias, place, ahead, lines)
+        ahead += lines * a.steps * LINE
+        _finish(a, before)
+        before = (image, row0, rows, panel, first, place)
+    return before
+
+
+def amx_float32(args, thread, threads):
+    a = carray(args, 1)[0]
+    panels = (a.out_blocks + CHANNELS - 1) // CHANNELS
+    chunks, planes = a.batch * a.chunks, a.phases * a.pairs
+    chunk_bytes = planes * a.plane
+    if a.shared:
+        sums, split_at = a.scratch + chunks * chunk_bytes + thread * 2 * SUMS, a.scratch
+    else:
+        sums = a.scratch + thread * (2 * SUMS + chunk_bytes)
+        split_at = sums + 2 * SUMS
+    if a.stages & MULTIPLY:
+        configure(a.config)
+    left = (0, 0, 0, 0, 0, 0)
+    if a.shared and a.stages & SPLIT:
+        items = chunks * planes
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            chunk, plane = item // planes, item % planes
+            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
+            rows = min(a.chunk_rows, a.rows - row0)
+            _split_plane(a, image, row0, rows, plane, split_at + item * a.plane)
+    elif a.shared:
+        items = chunks * panels
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            panel, chunk = item // chunks, item % chunks
+            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
+            rows = min(a.chunk_rows, a.rows - row0)
+            left = _multiply_chunk(a, image, row0, rows, panel, split_at + chunk * chunk_bytes, sums, left)
+    else:
+        for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
+            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
+            rows = min(a.chunk_rows, a.rows - row0)
+            for plane in range(planes):
+                _split_plane(a, image, row0, rows, plane, split_at + plane * a.plane)
+            for panel in range(panels):
+                left = _multiply_chunk(a, image, row0, rows, panel, split_at, sums, left)
+    _finish(a, left)
+    if a.stages & MULTIPLY:
+        release(0)
+
+
+KERNEL: Kernel | None = kernel(ARGS)(amx_float32) if host.matrix_tiles() else None
+"""None where there are no tiles: LLVM could not compile it."""
