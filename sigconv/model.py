@@ -185,8 +185,9 @@ class Model:
             UnsupportedError that lists them.
         tolerance : float, optional
             Most error beyond rounding that an algorithm may have, as a share of the output's scale; 1e-4 by default,
-            which admits Winograd. 0 admits only algorithms that round as the plain sum does. On a CUDA device 5e-3
-            admits tensor cores in TF32, and in float16 for models of that type; 5e-2 admits them in bfloat16.
+            which admits Winograd, and sums of two bfloat16 on the matrix tiles of a CPU (AMX). 0 admits only algorithms
+            that round as the plain sum does. 5e-2 admits bfloat16, on tiles and on CUDA devices; there 5e-3 admits
+            tensor cores in TF32, and in float16 for models of that type.
         stream : optional
             With ``device='cuda'``: the stream of Numba, CuPy or torch, or its handle, on which everything is queued; by
             default a new one.

@@ -11,7 +11,7 @@ import pytest
 
 from tests import sources
 
-LEAVES = ("sigconv.errors", "sigconv.text", "sigconv.config")
+LEAVES = ("sigconv.errors", "sigconv.text", "sigconv.config", "sigconv.digest")
 BASE = (*LEAVES, "sigconv.geometry")
 
 # Room -> what it may import: of ours, and of others'. The longest name that fits is a module's room; a room may import
@@ -20,12 +20,16 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sigconv.errors": ((), ()),
     "sigconv.text": ((), ()),
     "sigconv.config": ((), ("platformdirs",)),
+    "sigconv.digest": ((), ()),
     "sigconv.lines": ((), ("numpy",)),
     "sigconv.geometry": (LEAVES, ("numpy",)),
     "sigconv.kernels": (("sigconv.lines",), ("numpy", "numba", "llvmlite")),
-    "sigconv.kernels.cache": (("sigconv", "sigconv.config"), ()),
-    "sigconv.kernels.host": ((), ("llvmlite", "numba")),
-    "sigconv.kernels.jit": (("sigconv", "sigconv.config", "sigconv.kernels"), ("numpy", "numba", "tqdm")),
+    "sigconv.kernels.cache": (("sigconv", "sigconv.config", "sigconv.digest"), ()),
+    "sigconv.kernels.host": (("sigconv.digest",), ("llvmlite", "numba")),
+    "sigconv.kernels.jit": (
+        ("sigconv", "sigconv.config", "sigconv.digest", "sigconv.kernels"),
+        ("numpy", "numba", "tqdm"),
+    ),
     "sigconv.kernels.elf": ((), ()),
     "sigconv.ops": (BASE, ("numpy", "ml_dtypes")),
     "sigconv.graph": ((*BASE, "sigconv.ops"), ("numpy",)),

@@ -8,7 +8,6 @@ as missing. Where no folder can be used, nothing is kept.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sigconv import config
+from sigconv.digest import digest
 
 _SUFFIX = ".kernel"
 _DAY = 86400.0
@@ -47,8 +47,8 @@ def load(key: str) -> bytes | None:
         content = path.read_bytes()
     except (OSError, RuntimeError):
         return None
-    digest, blob = content[:32], content[32:]
-    if hashlib.sha256(blob).digest() != digest:
+    kept, blob = content[:32], content[32:]
+    if digest(blob).digest() != kept:
         return None
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > _DAY:
@@ -67,7 +67,7 @@ def store(key: str, blob: bytes) -> bool:
         handle, temporary = tempfile.mkstemp(dir=directory)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(blob).digest() + blob)
+                file.write(digest(blob).digest() + blob)
             os.replace(temporary, directory / (key + _SUFFIX))
         except OSError:
             with contextlib.suppress(OSError):

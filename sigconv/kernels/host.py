@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 import platform
 import sys
 from pathlib import Path
+
+from sigconv.digest import digest
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "flags")  # of x86 in /proc/cpuinfo: what LLVM looks at
 
@@ -130,7 +131,7 @@ def _version(package: str) -> str:
         for name in ("_version.py", "version.py"):
             path = Path(folder) / name
             if path.exists():
-                return hashlib.sha256(path.read_bytes()).hexdigest()
+                return digest(path.read_bytes()).hexdigest()
     from importlib.metadata import version
 
     return version(package)

@@ -12,7 +12,6 @@ covers the sources of this package and no others.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from sigconv import __version__, config
+from sigconv.digest import digest
 from sigconv.kernels import cache, elf, host
 from sigconv.kernels.late import Late
 
@@ -71,10 +71,10 @@ COMPILED: list[str] = []
 
 def _sources_digest() -> str:
     """Digest of every kernel source: kernels inline helpers of each other, so a change anywhere counts everywhere."""
-    digest = hashlib.sha256()
+    sources = digest()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+        sources.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return sources.hexdigest()
 
 
 _SOURCES = _sources_digest()
@@ -107,7 +107,7 @@ class Kernel:
     @property
     def key(self) -> str:
         """Name of the kernel in the disk cache."""
-        return hashlib.sha256(f"{build_id()}\0{self.qualified_name}\0{self.args!r}".encode()).hexdigest()
+        return digest(f"{build_id()}\0{self.qualified_name}\0{self.args!r}".encode()).hexdigest()
 
     @property
     def address(self) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
+from sigconv.digest import digest
 from sigconv.graph.ir import Graph
 
 LARGEST = 4096
@@ -29,4 +28,4 @@ def run(graph: Graph) -> Graph:
 
 
 def _digest(array: np.ndarray) -> bytes:
-    return hashlib.blake2b(array.tobytes(), digest_size=32).digest()
+    return digest(array.tobytes()).digest()

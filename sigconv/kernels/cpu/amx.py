@@ -2,10 +2,11 @@
 
 A number x is high + low, bfloat16 each, up to 2**-18 of x. Of (xh + xl) * (wh + wl) the tiles add up xh*wh, xh*wl and
 xl*wh in float32; what is left out is no larger than what the two numbers leave out. A tile instruction does 8192
-multiply-adds in 16 cycles, so three of them still do five times what vectors of 16 float32 do.
+multiply-adds in 16 cycles, so three of them still do five times what vectors of 16 float32 do. Where rounding to
+bfloat16 is accurate enough there is one part, and one product.
 
-A chunk of rows is first split into planes of pairs of channel blocks: a pixel is 32 high parts and 32 low ones, two
-cache lines. Rows keep their borders, zeros in place of what lies outside; a strided window has a plane for each of its
+A chunk of rows is first split into planes of pairs of channel blocks: a pixel is 32 high parts and 32 low ones, a cache
+line each. Rows keep their borders, zeros in place of what lies outside; a strided window has a plane for each of its
 phases. So every tap reads the pixel that is a constant distance from the output's, and tiles run over pixels in a row
 from one end of a chunk to the other: what they compute in the borders' columns is thrown away.
 
@@ -18,6 +19,7 @@ Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -49,24 +51,30 @@ LANES = 16
 """float32 of a register, pixels of a tile, output channels of a tile."""
 PAIR = 2 * LANES
 """Channels of a pixel of the split image: the depth of a tile."""
-PIXEL = 128
-"""Bytes of a pixel: high parts, low parts."""
+PIXEL = 64
+"""Bytes of a part of a pixel."""
 PIXELS, CHANNELS = 2, 2
 """Tiles of pixels and of output channels that are computed together."""
-STEP = 2048
-"""Bytes of the weights of a tile of output channels, one pair of blocks and one tap: high parts, low parts."""
+STEP = 1024
+"""Bytes of a part of the weights of a tile of output channels, one pair of blocks and one tap."""
 SUMS = 4 * LANES * LANES * PIXELS * CHANNELS
 """Bytes of their sums."""
 GUARD = PIXELS * LANES
 """Pixels behind a plane that tiles may read."""
+PRODUCTS = {1: 1, 2: 3}
+"""By parts, how many are added up."""
 SPLIT, MULTIPLY = 1, 2
 """Stages."""
+NOTHING, OWN, NEXT = ASKS = 0, 1, 2
+"""Which weights are asked for beside products: none, those of the same tiles `AHEAD` bytes on, the next tiles'."""
+AHEAD = 4096
 
 ARGS = np.dtype(
     [(name, np.int64) for name in (
         "x", "w", "bias", "y", "residual", "config",  # addresses; residual may be 0; config: of the tiles
         "scratch", "shared", "stages",  # where chunks are split; whether all of them before the first is multiplied
-        "far",  # whether weights come from memory
+        "group",  # images of which a thread splits the same rows
+        "near", "pixels_first",  # whether weights stay in L2, and all of them meet a tile of pixels before the next one
         "batch", "chunks", "rows", "chunk_rows", "pitch", "line",  # line: rows are pixels of one long row
         "row", "out_w",  # pixels from one row of outputs to the next, how many of them are outputs
         "phases", "pairs", "plane", "phase_h", "phase_w",  # bytes of a plane; int64 tables: a phase's first row, column
@@ -88,19 +96,19 @@ def config() -> np.ndarray:
     return table
 
 
-def pack(weights: np.ndarray) -> np.ndarray:
-    """[M, C, taps] as tiles [tile of M, pair of blocks, tap, high and low, two channels' pairs, M, 2] of bfloat16."""
+def pack(weights: np.ndarray, parts: int) -> np.ndarray:
+    """[M, C, taps] as tiles [tile of M, pair of blocks, tap, part, two channels' pairs, M, 2] of bfloat16."""
     m, c, taps = weights.shape
     tiles, pairs = -(-m // LANES), -(-c // PAIR)
     whole = np.zeros((tiles, LANES, pairs, LANES, 2, taps), np.float32)
     whole.reshape(tiles * LANES, pairs * PAIR, taps)[:m, :c] = weights
     ordered = whole.transpose(0, 2, 5, 3, 1, 4)
-    out = zeros(tiles * pairs * taps * STEP, np.uint8)
-    parts = out.view(np.uint16).reshape(tiles, pairs, taps, 2, LANES, LANES, 2)
+    out = zeros(tiles * pairs * taps * parts * STEP, np.uint8)
+    halves = out.view(np.uint16).reshape(tiles, pairs, taps, parts, LANES, LANES, 2)
     for tile in range(tiles):
-        high = _rounded(ordered[tile])
-        parts[tile, :, :, 0] = high
-        parts[tile, :, :, 1] = _rounded(ordered[tile] - (high.astype(np.uint32) << 16).view(np.float32))
+        high = halves[tile, :, :, 0] = _rounded(ordered[tile])
+        if parts == 2:
+            halves[tile, :, :, 1] = _rounded(ordered[tile] - (high.astype(np.uint32) << 16).view(np.float32))
     return out
 
 
@@ -157,50 +165,53 @@ configure = _simple("ldtilecfg")
 release = _simple("tilerelease")
 
 
-@intrinsic
-def split(typingctx, first, second, address):
-    """Write 32 numbers as a pixel: the high parts of both registers, then the low ones."""
+def _make_split(parts: int) -> Any:
+    @intrinsic
+    def split(typingctx, first, second, address):
+        """Write 32 numbers as a pixel: the high parts of both registers, then the low ones."""
 
-    def codegen(context, builder, sig, args):
-        vec = _llvm_vector(types.float32)
-        brains, words = ir.VectorType(_Brain(), PAIR), ir.VectorType(ir.IntType(16), PAIR)
-        wide = ir.VectorType(I32, LANES)
+        def codegen(context, builder, sig, args):
+            vec = _llvm_vector(types.float32)
+            brains, words = ir.VectorType(_Brain(), PAIR), ir.VectorType(ir.IntType(16), PAIR)
+            wide = ir.VectorType(I32, LANES)
 
-        def rounded(low, high):
-            value = _call(builder, "avx512bf16.cvtne2ps2bf16.512", high, low, result=brains)
-            return builder.bitcast(value, words)
+            def write(numbers, part):
+                value = _call(builder, "avx512bf16.cvtne2ps2bf16.512", numbers[1], numbers[0], result=brains)
+                at = builder.inttoptr(builder.add(args[2], ir.Constant(I64, part * PIXEL)), words.as_pointer())
+                builder.store(builder.bitcast(value, words), at).align = PIXEL
+                return builder.bitcast(value, words)
 
-        def write(value, offset):
-            at = builder.inttoptr(builder.add(args[2], ir.Constant(I64, offset)), words.as_pointer())
-            builder.store(value, at).align = 64
+            def exact(value, start):
+                picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, start + LANES)))
+                half = builder.shuffle_vector(value, ir.Constant(words, ir.Undefined), picked)
+                return builder.bitcast(builder.shl(builder.zext(half, wide), ir.Constant(wide, [16] * LANES)), vec)
 
-        def exact(value, start):
-            picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, start + LANES)))
-            half = builder.shuffle_vector(value, ir.Constant(words, ir.Undefined), picked)
-            shifted = builder.shl(builder.zext(half, wide), ir.Constant(wide, [16] * LANES))
-            return builder.bitcast(shifted, vec)
+            numbers = args[:2]
+            for part in range(parts):
+                high = write(numbers, part)
+                numbers = [builder.fsub(numbers[i], exact(high, LANES * i)) for i in range(2)]
+            return context.get_dummy_value()
 
-        high = rounded(args[0], args[1])
-        write(high, 0)
-        rest = [builder.fsub(args[i], exact(high, LANES * i)) for i in range(2)]
-        write(rounded(*rest), PIXEL // 2)
-        return context.get_dummy_value()
+        return types.void(first, second, types.int64), codegen
 
-    return types.void(first, second, types.int64), codegen
+    return split
 
 
-@intrinsic
-def clear(typingctx, address):
-    """Write a pixel of zeros."""
+def _make_clear(parts: int) -> Any:
+    @intrinsic
+    def clear(typingctx, address):
+        """Write a pixel of zeros."""
 
-    def codegen(context, builder, sig, args):
-        vec = _llvm_vector(types.float32)
-        for offset in (0, PIXEL // 2):
-            at = builder.inttoptr(builder.add(args[0], ir.Constant(I64, offset)), vec.as_pointer())
-            builder.store(ir.Constant(vec, [0.0] * LANES), at).align = 64
-        return context.get_dummy_value()
+        def codegen(context, builder, sig, args):
+            vec = _llvm_vector(types.float32)
+            for part in range(parts):
+                at = builder.inttoptr(builder.add(args[0], ir.Constant(I64, part * PIXEL)), vec.as_pointer())
+                builder.store(ir.Constant(vec, [0.0] * LANES), at).align = PIXEL
+            return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+        return types.void(types.int64), codegen
+
+    return clear
 
 
 @intrinsic
@@ -226,34 +237,40 @@ def leaky(typingctx, x, slope):
     return x(x, slope), codegen
 
 
-@intrinsic
-def multiply(typingctx, pixels, channels, image, reads, steps, w, panel, bias, sums, ahead, lines):
-    """``sums`` [channels, pixels, 16, 16] = bias + the products of ``pixels`` by ``channels`` tiles over all steps.
+def _make_multiply(parts: int) -> Any:
+    @intrinsic
+    def multiply(typingctx, pixels, channels, image, reads, steps, w, panel, bias, sums, asks, ahead):
+        """``sums`` [channels, pixels, 16, 16] = bias + the products of ``pixels`` by ``channels`` tiles over all steps.
 
-    ``image``: address of the first pixel; ``reads``: of each step, how far from there its pixel is; ``w``: of the first
-    tile's weights, the second's lie ``panel`` bytes further; ``bias``: of a register for each tile of channels. Beside
-    every step so many cache ``lines`` are asked for, from the address ``ahead`` on.
-    """
-    n = types.int64
-    sig = types.void(n, n, n, types.CPointer(n), n, n, n, n, n, n, n)
+        ``image``: address of the first pixel; ``reads``: of each step, how far from there its pixel is; ``w``: of the
+        first tile's weights, the second's lie ``panel`` bytes further; ``bias``: of a register for each tile of
+        channels. ``asks``: of `ASKS`; weights are asked for beside products, since many requests at once would wait for
+        each other. ``ahead``: where those of the next tiles begin.
+        """
+        n = types.int64
+        sig = types.void(n, n, n, types.CPointer(n), n, n, n, n, n, n, n)
 
-    def codegen(context, builder, sig, args):
-        done = builder.append_basic_block("amx.done")
-        switch = builder.switch(builder.add(builder.mul(args[0], ir.Constant(I64, 4)), args[1]), done)
-        for p in range(1, PIXELS + 1):
-            for v in range(1, CHANNELS + 1):
+        def codegen(context, builder, sig, args):
+            done = builder.append_basic_block("amx.done")
+            key = args[9]
+            for value in args[:2]:
+                key = builder.add(builder.mul(key, ir.Constant(I64, 4)), value)
+            switch = builder.switch(key, done)
+            for asks, p, v in itertools.product(ASKS, range(1, PIXELS + 1), range(1, CHANNELS + 1)):
                 case = builder.append_basic_block(f"amx.{p}x{v}")
-                switch.add_case(ir.Constant(I64, 4 * p + v), case)
+                switch.add_case(ir.Constant(I64, (asks * 4 + p) * 4 + v), case)
                 builder.position_at_end(case)
-                _emit(builder, p, v, *args[2:])
+                _emit(builder, parts, p, v, asks, *args[2:9], args[10])
                 builder.branch(done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
+            builder.position_at_end(done)
+            return context.get_dummy_value()
 
-    return sig, codegen
+        return sig, codegen
+
+    return multiply
 
 
-def _emit(builder, pixels, channels, image, reads, steps, w, panel, bias, sums, ahead, lines):
+def _emit(builder, parts, pixels, channels, asks, image, reads, steps, w, panel, bias, sums, ahead):
     def const(value: int) -> Any:
         return ir.Constant(I64, value)
 
@@ -267,84 +284,53 @@ def _emit(builder, pixels, channels, image, reads, steps, w, panel, bias, sums, 
 
     def numbers(at, part):
         for p in range(pixels):
-            tile_load(a + p, builder.add(at, const(p * LANES * PIXEL + part * PIXEL // 2)), PIXEL)
+            tile_load(a + p, builder.add(at, const((p * LANES * parts + part) * PIXEL)), parts * PIXEL)
 
     def weights(at, part):
         for v in range(channels):
-            tile_load(b + v, builder.add(builder.add(at, builder.mul(panel, const(v))), const(part * STEP // 2)), 64)
+            tile_load(b + v, builder.add(builder.add(at, builder.mul(panel, const(v))), const(part * STEP)), 64)
 
-    def dots():
+    products = len(cells) * PRODUCTS[parts]
+
+    def asked(step, w_at):
+        """Addresses to ask for beside a step, and how many of them beside each product."""
+        if asks == OWN:
+            streams = [
+                builder.add(w_at, builder.add(builder.mul(panel, const(v)), const(AHEAD))) for v in range(channels)
+            ]
+            lines = [builder.add(at, const(line)) for line in range(0, parts * STEP, LINE) for at in streams]
+            return iter(lines), -(-len(lines) // products)
+        if asks == NEXT:
+            first = builder.add(ahead, builder.mul(step, const(products * LINE)))
+            return iter([builder.add(first, const(i * LINE)) for i in range(products)]), 1
+        return iter(()), 0
+
+    def dots(lines, some):
         for p, v in cells:
             _call(builder, "tdpbf16ps", _tile(acc[p, v]), _tile(a + p), _tile(b + v))
+            for at in itertools.islice(lines, some):
+                _prefetch(builder, _bytes(builder, at))
 
     for p, v in cells:
         tile_load(acc[p, v], builder.add(bias, const(4 * LANES * v)), 0)
     with cgutils.for_range(builder, steps) as step:
         x_at = builder.add(image, builder.load(builder.gep(reads, [step.index])))
-        w_at = builder.add(w, builder.mul(step.index, const(STEP)))
+        w_at = builder.add(w, builder.mul(step.index, const(parts * STEP)))
+        beside = asked(step.index, w_at)
         weights(w_at, 0)
-        numbers(x_at, 1)
-        dots()
+        if parts == 2:
+            numbers(x_at, 1)
+            dots(*beside)
         numbers(x_at, 0)
-        dots()
-        weights(w_at, 1)
-        dots()
-        asked = builder.add(ahead, builder.mul(builder.mul(step.index, lines), const(LINE)))
-        with cgutils.for_range(builder, lines) as line:
-            _prefetch(builder, _bytes(builder, builder.add(asked, builder.mul(line.index, const(LINE)))))
+        dots(*beside)
+        if parts == 2:
+            weights(w_at, 1)
+            dots(*beside)
     for cell in cells:
         _call(builder, "tilestored64", _tile(acc[cell]), _bytes(builder, place[cell]), const(64))
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
-@inline
-def _split_row(x, blocks, lanes, x_block, target, pitch, first, step, width):
-    """A row of a plane: of each pixel ``blocks`` blocks of channels (1 or 2), the last with ``lanes`` of them."""
-    lo = min(pitch, max(0, (step - 1 - first) // step))
-    hi = max(lo, min(pitch, (width - first + step - 1) // step))
-    for j in range(lo):
-        clear(target + j * PIXEL)
-    source = as_pointer(x, np.float32)
-    zero = broadcast(np.float32(0))
-    if blocks == 2 and lanes == LANES:
-        for j in range(lo, hi):
-            at = (first + j * step) * LANES
-            split(load(source, at), load(source, x_block + at), target + j * PIXEL)
-    else:
-        last = (blocks - 1) * x_block
-        for j in range(lo, hi):
-            at = (first + j * step) * LANES
-            end = load_first(source, last + at, lanes)
-            if blocks == 2:
-                split(load(source, at), end, target + j * PIXEL)
-            else:
-                split(end, zero, target + j * PIXEL)
-    for j in range(hi, pitch):
-        clear(target + j * PIXEL)
-
-
-@inline
-def _split_plane(a, image, row0, rows, plane, target):
-    """The rows that a chunk reads of one phase and pair of blocks."""
-    phase, pair = plane // a.pairs, plane % a.pairs
-    first_h, first_w = get(as_pointer(a.phase_h, np.int64), phase), get(as_pointer(a.phase_w, np.int64), phase)
-    blocks = min(2, a.blocks - 2 * pair)
-    lanes = min(LANES, a.channels - (2 * pair + blocks - 1) * LANES)
-    x = a.x + 4 * (image * a.x_batch + 2 * pair * a.x_block)
-    if a.line:
-        first = row0 * a.stride_h + first_h
-        _split_row(x, blocks, lanes, a.x_block, target, rows + a.reach, first, a.stride_h, a.in_h)
-        return
-    for r in range(rows + a.reach):
-        h = (row0 + r) * a.stride_h + first_h
-        place = target + r * a.pitch * PIXEL
-        if h < 0 or h >= a.in_h:
-            for j in range(a.pitch):
-                clear(place + j * PIXEL)
-        else:
-            _split_row(x + 4 * h * a.x_h, blocks, lanes, a.x_block, place, a.pitch, first_w, a.stride_w, a.in_w)
-
-
 @inline
 def _finish(a, left):
     """Write the sums of one tile: residual, activation, and only pixels that are outputs. Nothing where there are none.
@@ -382,69 +368,129 @@ def _finish(a, left):
             q += run
 
 
-@inline
-def _multiply_chunk(a, image, row0, rows, panel, chunk, sums, before):
-    """One panel of output channels for all pixels of a chunk; what is left to finish, as ``before`` was.
+def _make(parts: int) -> Kernel:
+    split, clear, multiply = _make_split(parts), _make_clear(parts), _make_multiply(parts)
+    pixel, step_bytes, products = parts * PIXEL, parts * STEP, PIXELS * CHANNELS * PRODUCTS[parts]
 
-    Sums are finished while the next ones are computed: vectors and tiles work beside each other.
-    """
-    size = a.steps * STEP
-    w, bias = a.w + panel * CHANNELS * size, a.bias + panel * CHANNELS * 4 * LANES
-    tiles = min(CHANNELS, a.out_blocks - panel * CHANNELS)
-    reads = as_pointer(a.reads, np.int64)
-    total = rows * a.pitch
-    turns = (total + PIXELS * LANES - 1) // (PIXELS * LANES)
-    lines = (CHANNELS * STEP // LINE + turns - 1) // turns if a.far else 0
-    ahead = w + CHANNELS * size  # the next panel's weights
-    for first in range(0, total, PIXELS * LANES):
-        pixels = min(PIXELS, (total - first + LANES - 1) // LANES)
-        place = sums + SUMS if before[5] == sums else sums
-        multiply(pixels, tiles, chunk + first * PIXEL, reads, a.steps, w, size, bias, place, ahead, lines)
-        ahead += lines * a.steps * LINE
-        _finish(a, before)
-        before = (image, row0, rows, panel, first, place)
-    return before
+    @inline
+    def _split_row(x, blocks, lanes, x_block, target, pitch, first, step, width):
+        """A row of a plane: of each pixel ``blocks`` blocks of channels (1 or 2), the last with ``lanes`` of them."""
+        lo = min(pitch, max(0, (step - 1 - first) // step))
+        hi = max(lo, min(pitch, (width - first + step - 1) // step))
+        for j in range(lo):
+            clear(target + j * pixel)
+        source = as_pointer(x, np.float32)
+        zero = broadcast(np.float32(0))
+        if blocks == 2 and lanes == LANES:
+            for j in range(lo, hi):
+                at = (first + j * step) * LANES
+                split(load(source, at), load(source, x_block + at), target + j * pixel)
+        else:
+            last = (blocks - 1) * x_block
+            for j in range(lo, hi):
+                at = (first + j * step) * LANES
+                end = load_first(source, last + at, lanes)
+                if blocks == 2:
+                    split(load(source, at), end, target + j * pixel)
+                else:
+                    split(end, zero, target + j * pixel)
+        for j in range(hi, pitch):
+            clear(target + j * pixel)
+
+    @inline
+    def _split_plane(a, image, row0, rows, plane, target):
+        """The rows that a chunk reads of one phase and pair of blocks."""
+        phase, pair = plane // a.pairs, plane % a.pairs
+        first_h, first_w = get(as_pointer(a.phase_h, np.int64), phase), get(as_pointer(a.phase_w, np.int64), phase)
+        blocks = min(2, a.blocks - 2 * pair)
+        lanes = min(LANES, a.channels - (2 * pair + blocks - 1) * LANES)
+        x = a.x + 4 * (image * a.x_batch + 2 * pair * a.x_block)
+        if a.line:
+            first = row0 * a.stride_h + first_h
+            _split_row(x, blocks, lanes, a.x_block, target, rows + a.reach, first, a.stride_h, a.in_h)
+            return
+        for r in range(rows + a.reach):
+            h = (row0 + r) * a.stride_h + first_h
+            place = target + r * a.pitch * pixel
+            if h < 0 or h >= a.in_h:
+                for j in range(a.pitch):
+                    clear(place + j * pixel)
+            else:
+                _split_row(x + 4 * h * a.x_h, blocks, lanes, a.x_block, place, a.pitch, first_w, a.stride_w, a.in_w)
+
+    @inline
+    def _multiply_chunk(a, image, row0, rows, panel0, panel1, turn0, turn1, chunk, sums, before):
+        """Panels of output channels by turns of pixels of a chunk; what is left to finish, as ``before`` was.
+
+        Sums are finished while the next ones are computed: vectors and tiles work beside each other.
+        """
+        size = a.steps * step_bytes
+        reads = as_pointer(a.reads, np.int64)
+        many = (turn1 - turn0) * products >= CHANNELS * step_bytes // LINE  # to ask for all of the next tiles' weights
+        for item in range((panel1 - panel0) * (turn1 - turn0)):
+            if a.pixels_first:
+                turn, panel = turn0 + item // (panel1 - panel0), panel0 + item % (panel1 - panel0)
+            else:
+                turn, panel = turn0 + item % (turn1 - turn0), panel0 + item // (turn1 - turn0)
+            first = turn * PIXELS * LANES
+            pixels = min(PIXELS, (rows * a.pitch - first + LANES - 1) // LANES)
+            w, bias = a.w + panel * CHANNELS * size, a.bias + panel * CHANNELS * 4 * LANES
+            tiles = min(CHANNELS, a.out_blocks - panel * CHANNELS)
+            place = sums + SUMS if before[5] == sums else sums
+            asks = NOTHING if a.near or (not many and first > 0) else NEXT if many else OWN
+            ahead = w + CHANNELS * size + turn * products * a.steps * LINE
+            multiply(pixels, tiles, chunk + first * pixel, reads, a.steps, w, size, bias, place, asks, ahead)
+            _finish(a, before)
+            before = (image, row0, rows, panel, first, place)
+        return before
+
+    def amx(args, thread, threads):
+        a = carray(args, 1)[0]
+        panels = (a.out_blocks + CHANNELS - 1) // CHANNELS
+        chunks, planes = a.batch * a.chunks, a.phases * a.pairs
+        chunk_bytes, most = planes * a.plane, PIXELS * LANES
+        if a.shared:
+            sums, split_at = a.scratch + chunks * chunk_bytes + thread * 2 * SUMS, a.scratch
+        else:
+            sums = a.scratch + thread * (2 * SUMS + a.group * chunk_bytes)
+            split_at = sums + 2 * SUMS
+        if a.stages & MULTIPLY:
+            configure(a.config)
+        left = (0, 0, 0, 0, 0, 0)
+        if a.shared and a.stages & SPLIT:
+            items = a.batch * planes
+            for item in range(items * thread // threads, items * (thread + 1) // threads):
+                _split_plane(a, item // planes, 0, a.rows, item % planes, split_at + item * a.plane)
+        elif a.shared:
+            turns = (a.rows * a.pitch + most - 1) // most
+            shares = turns if a.pixels_first else panels
+            items = shares * a.batch
+            for item in range(items * thread // threads, items * (thread + 1) // threads):
+                share, image = item // a.batch, item % a.batch
+                panel0, panel1 = (0, panels) if a.pixels_first else (share, share + 1)
+                turn0, turn1 = (share, share + 1) if a.pixels_first else (0, turns)
+                at = split_at + image * chunk_bytes
+                left = _multiply_chunk(a, image, 0, a.rows, panel0, panel1, turn0, turn1, at, sums, left)
+        else:
+            units = (a.batch + a.group - 1) // a.group * a.chunks
+            for unit in range(units * thread // threads, units * (thread + 1) // threads):
+                image0, row0 = unit // a.chunks * a.group, unit % a.chunks * a.chunk_rows
+                images, rows = min(a.group, a.batch - image0), min(a.chunk_rows, a.rows - row0)
+                turns = (rows * a.pitch + most - 1) // most
+                for item in range(images * planes):
+                    _split_plane(a, image0 + item // planes, row0, rows, item % planes, split_at + item * a.plane)
+                for item in range(images if a.pixels_first else panels * images):
+                    panel0, image = item // images, item % images
+                    panel1 = panels if a.pixels_first else panel0 + 1
+                    at = split_at + image * chunk_bytes
+                    left = _multiply_chunk(a, image0 + image, row0, rows, panel0, panel1, 0, turns, at, sums, left)
+        _finish(a, left)
+        if a.stages & MULTIPLY:
+            release(0)
+
+    amx.__name__ = amx.__qualname__ = f"amx_{parts}"
+    return kernel(ARGS)(amx)
 
 
-def amx_float32(args, thread, threads):
-    a = carray(args, 1)[0]
-    panels = (a.out_blocks + CHANNELS - 1) // CHANNELS
-    chunks, planes = a.batch * a.chunks, a.phases * a.pairs
-    chunk_bytes = planes * a.plane
-    if a.shared:
-        sums, split_at = a.scratch + chunks * chunk_bytes + thread * 2 * SUMS, a.scratch
-    else:
-        sums = a.scratch + thread * (2 * SUMS + chunk_bytes)
-        split_at = sums + 2 * SUMS
-    if a.stages & MULTIPLY:
-        configure(a.config)
-    left = (0, 0, 0, 0, 0, 0)
-    if a.shared and a.stages & SPLIT:
-        items = chunks * planes
-        for item in range(items * thread // threads, items * (thread + 1) // threads):
-            chunk, plane = item // planes, item % planes
-            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
-            rows = min(a.chunk_rows, a.rows - row0)
-            _split_plane(a, image, row0, rows, plane, split_at + item * a.plane)
-    elif a.shared:
-        items = chunks * panels
-        for item in range(items * thread // threads, items * (thread + 1) // threads):
-            panel, chunk = item // chunks, item % chunks
-            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
-            rows = min(a.chunk_rows, a.rows - row0)
-            left = _multiply_chunk(a, image, row0, rows, panel, split_at + chunk * chunk_bytes, sums, left)
-    else:
-        for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
-            image, row0 = chunk // a.chunks, chunk % a.chunks * a.chunk_rows
-            rows = min(a.chunk_rows, a.rows - row0)
-            for plane in range(planes):
-                _split_plane(a, image, row0, rows, plane, split_at + plane * a.plane)
-            for panel in range(panels):
-                left = _multiply_chunk(a, image, row0, rows, panel, split_at, sums, left)
-    _finish(a, left)
-    if a.stages & MULTIPLY:
-        release(0)
-
-
-KERNEL: Kernel | None = kernel(ARGS)(amx_float32) if host.matrix_tiles() else None
-"""None where there are no tiles: LLVM could not compile it."""
+KERNELS: dict[int, Kernel] = {parts: _make(parts) for parts in (1, 2)} if host.matrix_tiles() else {}
+"""By the number of bfloat16 that stand for a float32. None where there are no tiles: LLVM could not compile them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sigconv.planner.candidates import Candidate, Cost, attach
 from sigconv.planner.fuse import Unit, of_codes
 from sigconv.planner.lower.cpu.direct import (
     GRAIN,
+    L1_BYTES,
     PEAK,
     UNIT_AXIS,
     bias_of,
@@ -25,14 +27,10 @@ from sigconv.planner.lower.cpu.direct import (
 )  # fmt: skip
 from sigconv.planner.tensors import Address
 
-CHUNK_BYTES = 1 << 19
-"""What a thread's split rows may take in L2."""
-SHARED_BYTES = 1 << 20
-"""What the whole split input may take to be split once, by all threads, before the products."""
-FAR_BYTES = 1 << 19
-"""Weights from which on they are asked for ahead."""
-PRODUCTS = 5.0
-"""How many times `PEAK` the products of tiles reach, columns in the borders and padding included."""
+NEAR_BYTES = 1 << 20
+"""What stays in L2 beside what streams through it."""
+PRODUCTS = {1: 15.0, 2: 5.0}
+"""How many times `PEAK` the products of tiles reach by their parts, columns in the borders and padding included."""
 MEMORY = 1e10
 """Bytes per second that are read and written beside the products, at `PEAK`: nothing hides behind them."""
 ENDLESS = 1 << 40
@@ -71,9 +69,15 @@ class Shape:
         """Pixels of a row of a plane."""
         return self.w.output + self.reach[1]
 
+    @property
+    def read(self) -> int:
+        """Pixels of all phases that a tile reads of a pair of blocks."""
+        rows = {(phase, row) for phase, row, _ in self.taps}
+        return len(rows) * (PIXELS * LANES + self.reach[1])
+
     def plane(self, rows: int) -> int:
-        """Bytes of a plane of a chunk of so many output rows."""
-        return ((rows + self.reach[0]) * self.pitch + GUARD + self.reach[1]) * PIXEL
+        """Pixels of a plane of a chunk of so many output rows."""
+        return (rows + self.reach[0]) * self.pitch + GUARD + self.reach[1]
 
 
 def _shape(unit: Unit, b: Builder, dense: bool) -> Shape:
@@ -88,7 +92,7 @@ def _shape(unit: Unit, b: Builder, dense: bool) -> Shape:
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
-    if amx.KERNEL is None:
+    if not amx.KERNELS:
         return "no matrix tiles"
     reason = legal_conv(unit, b)
     if reason:
@@ -110,18 +114,24 @@ class Plan:
     chunk_rows: int
     chunks: int
     threads: int
+    group: int
+    """Images of which a thread splits the same rows before it multiplies."""
+    again: int
+    """Bytes that are read from beyond L2 more than once."""
 
 
-def _plan(unit: Unit, b: Builder, s: Shape, threads: int) -> Plan:
+def _plan(unit: Unit, b: Builder, s: Shape, threads: int, parts: int) -> Plan:
+    """What reads least from beyond L2: weights once for every chunk, or the split input once for every panel."""
     n, c = b.shape(unit.node.inputs[0])[:2]
     m, rows = b.shape(unit.output)[1], s.h.output
-    planes = len(s.phases) * -(-c // PAIR)
+    planes, panels = len(s.phases) * -(-c // PAIR), -(-m // (LANES * CHANNELS))
     work = 2.0 * n * m * c * len(s.taps) * rows * s.w.output
     threads = min(threads, int(work // GRAIN) + 1)
-    if n * planes * s.plane(rows) <= SHARED_BYTES and -(-m // (LANES * CHANNELS)) >= threads:
-        return Plan(True, rows, 1, threads)
-    most = max(1, (CHUNK_BYTES // planes - s.plane(0)) // (s.pitch * PIXEL))
-    chunks = -(-rows // most)
+    pixel = parts * PIXEL
+    weights, image = parts * b.nbytes(unit.node.inputs[1]) // 2, planes * s.plane(rows) * pixel
+    split = n * image
+    room = NEAR_BYTES if weights > NEAR_BYTES // 2 else NEAR_BYTES // 2
+    chunks = -(-rows // max(1, (room // (planes * pixel) - s.plane(0)) // s.pitch))
     if n * chunks < 8 * threads:
         even = threads // math.gcd(n, threads)
         chunks = min(rows, -(-chunks // even) * even)
@@ -129,55 +139,60 @@ def _plan(unit: Unit, b: Builder, s: Shape, threads: int) -> Plan:
     if s.line:
         chunk_rows = -(-chunk_rows // (PIXELS * LANES)) * PIXELS * LANES
     chunks = -(-rows // chunk_rows)
-    return Plan(False, chunk_rows, chunks, min(threads, n * chunks))
+    group = max(1, min(-(-n // threads), room // image)) if chunks == 1 else 1
+    own = weights * (-(-n // group) * chunks - 1) if weights > NEAR_BYTES // 2 else 0
+    all_at_once = split * (panels - 1) if split > NEAR_BYTES else 0
+    if panels >= threads and (all_at_once < own or split <= NEAR_BYTES):
+        return Plan(True, rows, 1, threads, 1, all_at_once)
+    return Plan(False, chunk_rows, chunks, min(threads, -(-n // group) * chunks), group, own)
 
 
-def _cost(unit: Unit, b: Builder) -> Cost:
+def _cost(unit: Unit, b: Builder, parts: int) -> Cost:
     s = _shape(unit, b, True)
     n, c = b.shape(unit.node.inputs[0])[:2]
     m = b.shape(unit.output)[1]
-    plan = _plan(unit, b, s, 1)
+    plan = _plan(unit, b, s, 1, parts)
     pixels = -(-plan.chunk_rows * s.pitch // LANES) * LANES * plan.chunks * n
-    out_tiles = -(-m // (LANES * CHANNELS)) * CHANNELS
+    out_tiles = -(-m // LANES)
     depth = -(-c // PAIR) * PAIR * len(s.taps)
     flops = 2.0 * n * m * c * len(s.taps) * s.h.output * s.w.output
     nbytes = float(sum(b.nbytes(name) for name in (*unit.inputs, unit.output)))
-    again = 0 if plan.shared else (plan.chunks * n - 1) * b.nbytes(unit.node.inputs[1]) / 2
-    seconds = 2.0 * pixels * out_tiles * LANES * depth / (PEAK * PRODUCTS) + (nbytes + again) / MEMORY
+    seconds = 2.0 * pixels * out_tiles * LANES * depth / (PEAK * PRODUCTS[parts]) + (nbytes + plan.again) / MEMORY
     if not has_layout(b, unit.node.inputs[0], LANES):
         seconds += b.nbytes(unit.node.inputs[0]) / 4e9
     return Cost(flops, nbytes, seconds)
 
 
-def _lower(unit: Unit, b: Builder) -> None:
-    assert amx.KERNEL is not None
+def _lower(unit: Unit, b: Builder, parts: int) -> None:
     weights = b.constant(unit.node.inputs[1])
     m, c = weights.shape[:2]
     x = b.blocked(unit.node.inputs[0])
     r = b.blocked(unit.residual) if unit.residual else None
     y = b.new(unit.output, LANES)
     s = _shape(unit, b, all(t.margin == (0, 0) for t in (x, y, r) if t is not None))
-    plan = _plan(unit, b, s, b.threads)
-    n, pairs, plane = x.shape[0], -(-c // PAIR), s.plane(plan.chunk_rows)
+    plan = _plan(unit, b, s, b.threads, parts)
+    n, pairs, plane = x.shape[0], -(-c // PAIR), s.plane(plan.chunk_rows) * parts * PIXEL
     bias = np.zeros(-(-m // (CHANNELS * LANES)) * CHANNELS * LANES, np.float32)
     own = bias_of(unit, b, m, weights.dtype)
     if isinstance(own, np.ndarray):
         bias[:m] = own
+    near = parts * weights.nbytes // 2 <= NEAR_BYTES // 2
     phases = np.array(s.phases, np.int64)
-    taps = np.array([f * pairs * plane + (h * s.pitch + w) * PIXEL for f, h, w in s.taps], np.int64)
+    taps = np.array([f * pairs * plane + (h * s.pitch + w) * parts * PIXEL for f, h, w in s.taps], np.int64)
     reads = (np.arange(pairs)[:, None] * plane + taps).reshape(-1)
     split = len(phases) * pairs * plane
-    memory = b.new_buffer(plan.threads * 2 * SUMS + (n if plan.shared else plan.threads) * split)
-    packed, config = amx.pack(weights.reshape(m, c, -1)), amx.config()
+    memory = b.new_buffer(plan.threads * 2 * SUMS + (n if plan.shared else plan.threads * plan.group) * split)
+    packed, config = amx.pack(weights.reshape(m, c, -1), parts), amx.config()
     strides = [spatial_strides(t) if t else None for t in (x, y, r)]
     batch, block, row = (
         [getattr(v, name) if v else 0 for v in strides] for name in ("batch", "block", "pixel" if s.line else "h")
     )
     for stages in (amx.SPLIT, amx.MULTIPLY) if plan.shared else (amx.SPLIT | amx.MULTIPLY,):
         b.emit(
-            amx.KERNEL, width=plan.threads, x=x.address, w=packed, bias=bias, y=y.address,
+            amx.KERNELS[parts], width=plan.threads, x=x.address, w=packed, bias=bias, y=y.address,
             residual=r.address if r else 0, config=config, scratch=Address(memory), shared=plan.shared, stages=stages,
-            far=packed.nbytes >= FAR_BYTES, batch=n, chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows,
+            group=plan.group, near=near, pixels_first=near and parts * PIXEL * pairs * s.read <= L1_BYTES, batch=n,
+            chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows,
             pitch=s.pitch, line=s.line, row=ENDLESS if s.line else s.pitch, out_w=ENDLESS if s.line else s.w.output,
             phases=len(phases), pairs=pairs, steps=len(reads), reads=reads, plane=plane,
             phase_h=phases[:, 0] - s.h.before, phase_w=phases[:, 1] - s.w.before, reach=s.reach[0],
@@ -188,4 +203,15 @@ def _lower(unit: Unit, b: Builder) -> None:
         )  # fmt: skip
 
 
-attach(Candidate("amx", ("Conv",), _legal, _cost, _lower, accuracy="rounded", error=1e-5))
+for _name, _parts, _error in (("amx_bf16x3", 2, 1e-5), ("amx_bf16", 1, 5e-2)):
+    attach(
+        Candidate(
+            _name,
+            ("Conv",),
+            _legal,
+            partial(_cost, parts=_parts),
+            partial(_lower, parts=_parts),
+            accuracy="rounded",
+            error=_error,
+        )
+    )
