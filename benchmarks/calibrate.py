@@ -78,7 +78,7 @@ def arrays(rank: int, n: int, k: int, dtype: str, outer: bool) -> tuple[np.ndarr
 def measure(x: np.ndarray, w: np.ndarray, names: list[str], seconds: float) -> dict[str, float]:
     """Seconds of the fastest 'same' convolution by each method, taking turns."""
     calls: dict[str, Callable[[], Any]] = {
-        name: lambda name=name: api.convolve(x, w, "same", name, workers=1)  # type: ignore[misc]
+        name: lambda name=name: api.convolve(x, w, "same", name)  # type: ignore[misc]
         for name in names
     }
     best: dict[str, float] = {}
@@ -227,6 +227,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only check the table that is there, from the beginning")
     parser.add_argument("-o", "--output", type=Path, help="default: results/calibrate-<date>.json")
     arguments = parser.parse_args()
+    os.environ["SIGCONV_THREADS"] = "1"  # not `workers`: calls with it are prepared anew
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     date = datetime.date.today().isoformat()
     path = arguments.output or RESULTS / f"calibrate-{date}.json"

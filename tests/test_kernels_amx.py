@@ -81,17 +81,28 @@ def test_epilogue(alpha, low, high):
 
 
 @tiles
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_reaches_the_outputs_that_read_it_and_no_others(bad):
-    shape, pads = (1, 33, 12, 12), [1, 1, 1, 1]
-    x = np.random.default_rng(3).standard_normal(shape).astype(F32)
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("near", [amx.NEAR_BYTES, 0])
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [-np.inf], [np.inf, -np.inf, np.nan]])
+def test_what_is_not_finite_comes_out_where_it_ought_to(bad, near, name, monkeypatch):
+    monkeypatch.setattr(amx, "NEAR_BYTES", near)
+    shape, pads = (2, 33, 12, 12), [1, 1, 1, 1]
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(shape).astype(F32)
     graph = conv(shape, 40, (3, 3), pads=pads)
-    clean = run(graph, {"x": x}, "amx_bf16x3")
-    x[0, 32, 6, 5] = bad
-    got = run(graph, {"x": x}, "amx_bf16x3")
-    assert not np.isfinite(got[0, :, 5:8, 4:7]).any()
-    got[0, :, 5:8, 4:7] = clean[0, :, 5:8, 4:7]
-    np.testing.assert_array_equal(got, clean)
+    graph.constants["w"][3, 32] = 0.5  # one part is all of it: its low part is 0
+    graph.constants["w"][4] = 0.0  # 0 * Inf
+    clean = run(graph, {"x": x}, name, tolerance=0.1)
+    for value in bad:
+        for place in zip(*(rng.integers(0, n, 3) for n in shape), strict=True):
+            x[place] = value
+    with np.errstate(invalid="ignore"):
+        want = exact(graph, x, pads=pads)
+    got = run(graph, {"x": x}, name, 2, tolerance=0.1)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(got[np.isinf(want)], want[np.isinf(want)])
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[finite], clean[finite])
 
 
 @tiles

@@ -236,7 +236,7 @@ def _n_dimensional(
     plain = (
         dtype is None
         and axes is None
-        and workers is None
+        and (workers is None or (type(workers) is int and workers == kernels.default_threads()))
         and max_workspace is None
         and boundary == "fill"
         and type(fillvalue) is int

@@ -3,7 +3,8 @@
 The table is costs.json, which ``python -m benchmarks.calibrate`` fits and rewrites. Every prediction is a sum of its
 entries times counts; `sigconv.signal.methods` says which.
 
-    call[method]         a call, whatever its size; ``axis``: what each further axis adds to a direct one
+    call[method]         a call, whatever its size; ``axis``: what each further axis adds to a direct one; ``quick``: a
+                         direct one of real numbers in one or two dimensions
     mac[type]            a multiply-add of the row kernels, by the type of the sums: taps along the row;
                          mac_rows on two axes, where output rows share what they read; mac_apart on more, where they
                          cannot; mac_across behind which whole rows lie

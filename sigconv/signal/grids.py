@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ STRIP = 1 << 17
 """Bytes of the columns that are transformed together where a grid does not fit into the second cache."""
 SECOND = 1 << 19
 """Bytes of such a grid."""
+KEPT = 1 << 20
+"""Bytes of memory that a call which nobody uses may keep."""
 
 
 @functools.cache
@@ -74,6 +76,8 @@ class Grid:
     down_tables: tuple[Array, ...]
     along_tables: tuple[Array, ...]
     lanes: Array
+    idle: dict[tuple[int, bool, bool], list[Call]] = field(default_factory=dict)
+    """Calls that nobody uses now."""
 
     @property
     def real(self) -> bool:
@@ -219,17 +223,20 @@ def _lines(nbytes: int) -> int:
 
 
 class Call:
-    """A call of the kernel: its record and what that points to, with memory for so many threads.
+    """A call of the kernel: its records, one a stage, and what they point to, with memory for so many threads.
 
-    ``shared``: all threads together do one block at a time, and leave it in ``work``.
+    ``shared``: all threads together do one block at a time, and leave it in ``work``. ``forward``: they leave its
+    transform there, and nothing is written. Making one takes longer than a short transform: `Call.of` keeps them.
     """
 
-    def __init__(self, grid: Grid, threads: int, shared: bool) -> None:
+    def __init__(self, grid: Grid, threads: int, shared: bool, forward: bool = False) -> None:
         from sigconv.kernels.simd import VECTOR_BYTES
+        from sigconv.runtime.runner import STEP, Prepared
 
-        self.grid, self.threads, self.shared = grid, threads, shared
-        self.record = np.zeros(1, _kernels().ARGS)
-        r, two = self.record[0], len(grid.lengths) == 2
+        fft = _kernels()
+        self.grid, self.threads, self.key = grid, threads, (threads, shared, forward)
+        record = np.zeros(1, fft.ARGS)
+        r, two = record[0], len(grid.lengths) == 2
         r["H"], r["W"], r["strip"] = grid.rows, grid.columns, grid.strip
         r["row_step"], r["column_step"] = (1, 0) if two else (0, grid.columns)
         r["half"] = grid.columns if two else grid.rows * grid.columns
@@ -246,39 +253,73 @@ class Call:
         r["strip_at"], r["edges"], r["addresses"] = own, own + strip, own + strip + ends
         r["room"] = own + strip + ends + _lines(32 * grid.rows)
         r["shared"] = shared
+        if forward:
+            r["way"], r["blocks"], r["tiles"] = fft.FORWARD_ONLY, 1, 1
         self._memory = zeros(threads * int(r["room"]), np.uint8)
-        r["scratch"] = self._memory.ctypes.data
+        self._fill = np.zeros(2, grid.number)
+        r["scratch"], r["fill"] = self._memory.ctypes.data, self._fill.ctypes.data
 
-    def signal(self, x: Array, addresses: Array, boundary: str = "fill", fillvalue: Any = 0) -> None:
+        stages = [fft.DOWN, fft.ALONG, fft.UP] if shared else [fft.DOWN | fft.ALONG | fft.UP]
+        if forward:
+            stages = stages[:-1] if shared else [fft.DOWN | fft.ALONG]
+        records = np.repeat(record, len(stages))
+        records["stages"] = stages
+        steps = np.zeros(len(stages), STEP)
+        steps["kernel"], steps["width"], steps["fence"] = fft.KERNELS[grid.char].address, threads, 1
+        steps["args"] = records.ctypes.data + np.arange(len(stages)) * records.itemsize
+        self._prepared = Prepared(steps)
+        self._words = memoryview(records.view(np.int64).data)
+        self._firsts = range(0, len(self._words), records.itemsize // 8)
+        self.address = records.ctypes.data
+        self.planes = np.zeros((1, 3), np.int64)
+
+    @classmethod
+    def of(cls, grid: Grid, threads: int, shared: bool, forward: bool = False) -> Call:
+        """One that nobody uses now; give it back with `rest`."""
+        try:
+            return grid.idle[threads, shared, forward].pop()
+        except (KeyError, IndexError):
+            return cls(grid, threads, shared, forward)
+
+    def rest(self) -> None:
+        """Nobody needs it any more: it is kept for the next, unless it holds much memory."""
+        if self._memory.nbytes <= KEPT:
+            self.grid.idle.setdefault(self.key, []).append(self)
+
+    def set(self, **fields: int) -> None:
+        """Fields of every stage's record."""
+        places, words = _places(), self._words
+        for name, value in fields.items():
+            place = places[name]
+            for first in self._firsts:
+                words[first + place] = value
+
+    def signal(self, x: Array, addresses: Sequence[int] | Array, boundary: str = "fill", fillvalue: Any = 0) -> None:
         """What blocks are read from: ``x[…, height, width]`` has dense columns; ``addresses``: of each plane."""
         from sigconv.kernels import border
 
-        r = self.record[0]
-        r["height"], r["width"], r["x_row"] = x.shape[-2], x.shape[-1], x.strides[-2]
-        r["boundary"] = border.BOUNDARIES[boundary]
         value = complex(fillvalue)
-        self._fill = np.array([value.real, value.imag], self.grid.number)
-        r["fill"] = self._fill.ctypes.data
-        self.planes = np.zeros((len(addresses), 3), np.int64)
+        self._fill[0], self._fill[1] = value.real, value.imag
+        if len(self.planes) != len(addresses):
+            self.planes = np.zeros((len(addresses), 3), np.int64)
         self.planes[:, 0] = addresses
-        r["planes"], r["n_planes"] = self.planes.ctypes.data, len(addresses)
+        self.set(
+            height=x.shape[-2], width=x.shape[-1], x_row=x.strides[-2], boundary=border.BOUNDARIES[boundary],
+            planes=self.planes.ctypes.data, n_planes=len(addresses),
+        )  # fmt: skip
 
     def run(self) -> bool:
         """Do it; whether the outputs are finite."""
-        from sigconv.runtime.runner import STEP, Prepared
+        self.set(finite=1)
+        self._prepared.run(self.threads)
+        finite = _places()["finite"]
+        return all(self._words[first + finite] for first in self._firsts)
 
-        fft, r = _kernels(), self.record[0]
-        r["finite"] = 1
-        stages = [fft.DOWN, fft.ALONG, fft.UP] if self.shared else [fft.DOWN | fft.ALONG | fft.UP]
-        if r["way"] == fft.FORWARD_ONLY:
-            stages = stages[:-1] if self.shared else [fft.DOWN | fft.ALONG]
-        records = np.repeat(self.record, len(stages))
-        records["stages"] = stages
-        steps = np.zeros(len(stages), STEP)
-        steps["kernel"], steps["width"], steps["fence"] = fft.KERNELS[self.grid.char].address, self.threads, 1
-        steps["args"] = records.ctypes.data + np.arange(len(stages)) * records.itemsize
-        Prepared(steps).run(self.threads)
-        return bool(records["finite"].all())
+
+@functools.cache
+def _places() -> dict[str, int]:
+    """Where fields lie in a record, in words."""
+    return {name: place[1] // 8 for name, place in _kernels().ARGS.fields.items()}
 
 
 def spectra(grid: Grid, h: Array, threads: int = 1) -> Array:
@@ -291,14 +332,12 @@ def spectra(grid: Grid, h: Array, threads: int = 1) -> Array:
     axes = len(grid.lengths)
     planes = taps.reshape(-1, *((1,) if axes == 1 else ()), *taps.shape[taps.ndim - axes :])
     found = zeros(len(planes) * grid.rows * grid.columns * 2, grid.number).reshape(len(planes), -1)
-    call = Call(grid, max(1, min(threads, grid.nbytes // SHARE)), shared=True)
-    r = call.record[0]
-    r["blocks"] = r["tiles"] = 1
-    r["way"] = _kernels().FORWARD_ONLY
+    call = Call.of(grid, max(1, min(threads, grid.nbytes // SHARE)), shared=True, forward=True)
     for plane, place in zip(planes, found, strict=True):
-        call.signal(plane, np.array([plane.ctypes.data]))
-        r["work"] = place.ctypes.data
+        call.signal(plane, [plane.ctypes.data])
+        call.set(work=place.ctypes.data)
         call.run()
+    call.rest()
     return found.reshape(*taps.shape[: taps.ndim - axes], -1)
 
 
@@ -333,26 +372,28 @@ def convolve(
     planes, tasks = math.prod(batch), math.prod(batch) * math.prod(blocks.count)
     threads = min(threads, max(1, tasks * grid.nbytes // SHARE))
     shared = threads > 1 and (tasks < 2 * threads or grid.nbytes > SECOND)
-    call = Call(grid, threads if shared else min(threads, tasks), shared)
+    call = Call.of(grid, threads if shared else min(threads, tasks), shared)
     call.signal(x, _addresses(x, batch, 2), boundary, fillvalue)
     table = call.planes
     table[:, 1], table[:, 2] = _addresses(spectra, batch, 1), _addresses(y, batch, 2)
-    r = call.record[0]
-    r["y_row"], (r["rows"], r["columns"]) = y.strides[-2], y.shape[-2:]
-    r["start_row"], r["start"] = begin
-    r["step_row"], r["step"] = (1, step[1]) if axes == 1 else step
-    r["lead_row"], r["lead"] = lead
+    step_row = 1 if axes == 1 else step[0]
+    call.set(
+        y_row=y.strides[-2], rows=y.shape[-2], columns=y.shape[-1], start_row=begin[0], start=begin[1],
+        step_row=step_row, step=step[1], lead_row=lead[0], lead=lead[1],
+    )  # fmt: skip
     if not shared:
-        (r["first_row"], r["first"]), (r["tiles"], r["blocks"]) = first, (count[0] if axes == 2 else 1, count[1])
-        return call.run()
+        call.set(first_row=first[0], first=first[1], tiles=count[0] if axes == 2 else 1, blocks=count[1])
+        finite = call.run()
+        call.rest()
+        return finite
 
     work = zeros(grid.nbytes, np.uint8)
-    r["work"], r["tiles"], r["blocks"], r["n_planes"] = work.ctypes.data, 1, 1, 1
+    call.set(work=work.ctypes.data, tiles=1, blocks=1, n_planes=1)
     finite = True
     for plane, tile, block in itertools.product(range(planes), range(count[0] if axes == 2 else 1), range(count[1])):
-        r["planes"] = table.ctypes.data + plane * table.strides[0]
-        r["first_row"], r["first"] = first[0] + tile, first[1] + block
+        call.set(planes=table.ctypes.data + plane * table.strides[0], first_row=first[0] + tile, first=first[1] + block)
         finite &= call.run()
+    call.rest()
     return finite
 
 
@@ -370,22 +411,22 @@ class OneBlock:
         self._y = zeros(math.prod(batch) * hop, np.dtype(grid.char)).reshape(*batch, 1, hop)
         self._spectra, self._call = spectra, Call(grid, 1, False)
         self._call.signal(self._x, _addresses(self._x, batch, 2))
-        table, r = self._call.planes, self._call.record[0]
+        table = self._call.planes
         table[:, 1], table[:, 2] = _addresses(spectra, batch, 1), _addresses(self._y, batch, 2)
-        r["rows"], r["columns"], r["start"] = 1, hop, length - hop
-        r["step_row"] = r["step"] = r["tiles"] = r["blocks"] = 1
-        r["stages"] = _kernels().DOWN | _kernels().ALONG | _kernels().UP
+        self._call.set(rows=1, columns=hop, start=length - hop, step_row=1, step=1, tiles=1, blocks=1)
         self._function = KernelFunction(_kernels().KERNELS[grid.char].address)
 
     def run(self, windows: Array) -> Array:
         """The outputs ``[…, hop]`` of windows ``[…, length]``; overwritten by the next call."""
         self._x[..., 0, :] = windows
-        self._function(self._call.record.ctypes.data, 0, 1)
+        self._function(self._call.address, 0, 1)
         return self._y[..., 0, :]
 
 
 def _addresses(a: Array, batch: tuple[int, ...], core: int) -> Array:
     """Of each plane of ``a``, whose last ``core`` axes are the plane's, as the batch repeats them."""
+    if not batch:
+        return np.array([a.ctypes.data])
     a = np.broadcast_to(a, (*batch, *a.shape[a.ndim - core :]))
     offsets = np.zeros((), np.int64)
     for n, stride in zip(batch, a.strides, strict=False):

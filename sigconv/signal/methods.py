@@ -158,6 +158,8 @@ def _direct_seconds(problem: Problem, costs: Costs = COSTS) -> float:
     if across and len(long) > 1:
         mac = "mac_apart"
     call = costs["call"]["direct"] + costs["call"]["axis"] * (len(problem.count) - 1)
+    if problem.work.char in "fd" and len(problem.count) <= 2:  # as `signal.quick` has them
+        call = costs["call"]["quick"]
     rows = outputs / max(row, 1) * (taps / max(problem.w.shape[last], 1) if not across else taps)
     seconds = batches * call + outputs * (taps * costs[mac][kind] + costs["move"][kind]) + costs["row"] * rows
     return float(seconds)

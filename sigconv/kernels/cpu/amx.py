@@ -32,6 +32,7 @@ from sigconv.kernels.late import carray, cgutils, intrinsic, types
 from sigconv.kernels.simd import (
     I32,
     I64,
+    _fma,
     _llvm_vector,
     _masked_load,
     _prefetch,
@@ -237,6 +238,65 @@ def leaky(typingctx, x, slope):
     return x(x, slope), codegen
 
 
+@intrinsic
+def unordered(typingctx, x):
+    """Which lanes are NaN, a bit each."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), ir.IntType(LANES))
+        return builder.zext(bits, I64)
+
+    return types.int64(x), codegen
+
+
+def _make_summed(parts: int) -> Any:
+    @intrinsic
+    def summed(typingctx, start, image, reads, steps, w):
+        """``start`` + the products of one pixel in float32, each of whole numbers: NaN and Inf as they ought to be.
+
+        Arguments are those of `multiply`.
+        """
+
+        def codegen(context, builder, sig, args):
+            vec = args[0].type
+            words, number = ir.VectorType(I32, LANES), ir.FloatType()
+            total = cgutils.alloca_once_value(builder, args[0])
+
+            def halves(word, kind):
+                """The two bfloat16 in 32 bits."""
+                lanes = word.type.count if isinstance(word.type, ir.VectorType) else 0
+                shift, mask = (ir.Constant(word.type, [n] * lanes if lanes else n) for n in (16, -(1 << 16)))
+                return [builder.bitcast(half, kind) for half in (builder.shl(word, shift), builder.and_(word, mask))]
+
+            def whole(first, kind, at, step):
+                """High and low parts added up; an Inf's or NaN's low part is none."""
+                found = []
+                for part in range(parts):
+                    place = builder.inttoptr(builder.add(at, ir.Constant(I64, part * step)), first.as_pointer())
+                    found.append(halves(builder.load(place), kind))
+                if parts == 1:
+                    return found[0]
+                sums = [builder.fadd(*pair) for pair in zip(*found, strict=True)]
+                bad = [builder.fcmp_unordered("uno", low, low) for low in found[1]]
+                return [builder.select(b, high, x) for b, high, x in zip(bad, found[0], sums, strict=True)]
+
+            with cgutils.for_range(builder, args[3]) as step:
+                pixel = builder.add(args[1], builder.load(builder.gep(args[2], [step.index])))
+                weights = builder.add(args[4], builder.mul(step.index, ir.Constant(I64, parts * STEP)))
+                with cgutils.for_range(builder, ir.Constant(I64, LANES)) as pair:
+                    x_at = builder.add(pixel, builder.mul(pair.index, ir.Constant(I64, 4)))
+                    w_at = builder.add(weights, builder.mul(pair.index, ir.Constant(I64, 4 * LANES)))
+                    for x, y in zip(whole(I32, number, x_at, PIXEL), whole(words, vec, w_at, STEP), strict=True):
+                        value = _fma(builder, _splat(builder, x, vec), y, builder.load(total))
+                        builder.store(value, total)
+            return builder.load(total)
+
+        n = types.int64
+        return start(start, n, types.CPointer(n), n, n), codegen
+
+    return summed
+
+
 def _make_multiply(parts: int) -> Any:
     @intrinsic
     def multiply(typingctx, pixels, channels, image, reads, steps, w, panel, bias, sums, asks, ahead):
@@ -331,45 +391,8 @@ def _emit(builder, parts, pixels, channels, asks, image, reads, steps, w, panel,
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
-@inline
-def _finish(a, left):
-    """Write the sums of one tile: residual, activation, and only pixels that are outputs. Nothing where there are none.
-
-    ``left``: image, first row and rows of the chunk, panel of channels, first pixel, and where the sums lie or 0.
-    """
-    image, row0, rows, panel, first, sums = left
-    if sums == 0:
-        return
-    alpha, lo, hi = np.float32(a.alpha), broadcast(np.float32(a.lo)), broadcast(np.float32(a.hi))
-    source = as_pointer(sums, np.float32)
-    last = min(first + PIXELS * LANES, rows * a.pitch)
-    for v in range(min(CHANNELS, a.out_blocks - panel * CHANNELS)):
-        block = panel * CHANNELS + v
-        lanes = a.tail if block == a.out_blocks - 1 else LANES
-        y = as_pointer(a.y + 4 * (image * a.y_batch + block * a.y_block + row0 * a.y_h), np.float32)
-        r = as_pointer(a.residual + 4 * (image * a.r_batch + block * a.r_block + row0 * a.r_h), np.float32)
-        q = first
-        while q < last:
-            h = q // a.row
-            w = q - h * a.row
-            run = min(a.row - w, last - q)
-            at, y_at, r_at = (v * PIXELS * LANES + q - first) * LANES, h * a.y_h + w * LANES, h * a.r_h + w * LANES
-            for i in range(min(run, a.out_w - w)):
-                value = load(source, at + i * LANES)
-                if a.residual != 0:
-                    value = add(value, load(r, r_at + i * LANES))
-                if alpha != 1:
-                    value = leaky(value, alpha)
-                value = clamp(value, lo, hi)
-                if lanes == LANES:
-                    store(y, y_at + i * LANES, value)
-                else:
-                    store_first(y, y_at + i * LANES, value, lanes)
-            q += run
-
-
 def _make(parts: int) -> Kernel:
-    split, clear, multiply = _make_split(parts), _make_clear(parts), _make_multiply(parts)
+    split, clear, multiply, summed = (make(parts) for make in (_make_split, _make_clear, _make_multiply, _make_summed))
     pixel, step_bytes, products = parts * PIXEL, parts * STEP, PIXELS * CHANNELS * PRODUCTS[parts]
 
     @inline
@@ -419,6 +442,62 @@ def _make(parts: int) -> Kernel:
                 _split_row(x + 4 * h * a.x_h, blocks, lanes, a.x_block, place, a.pitch, first_w, a.stride_w, a.in_w)
 
     @inline
+    def _sum_again(a, panel, v, first, chunk, sums):
+        """The sums of a tile's pixels that hold NaN: a low part, which Inf has none of, may have made it."""
+        source, reads = as_pointer(sums, np.float32), as_pointer(a.reads, np.int64)
+        block = panel * CHANNELS + v
+        start = load(as_pointer(a.bias, np.float32), block * LANES)
+        for p in range(PIXELS * LANES):
+            at = (v * PIXELS * LANES + p) * LANES
+            if unordered(load(source, at)) != 0:
+                w = a.w + block * a.steps * step_bytes
+                store(source, at, summed(start, chunk + (first + p) * pixel, reads, a.steps, w))
+
+    @inline
+    def _finish(a, left):
+        """Write the sums of one tile: residual, activation, and only pixels that are outputs.
+
+        ``left``: image, first row and rows of the chunk, panel of channels, first pixel, where the sums lie (0: nothing
+        is left) and the chunk.
+        """
+        image, row0, rows, panel, first, sums, chunk = left
+        if sums == 0:
+            return
+        alpha, lo, hi = np.float32(a.alpha), broadcast(np.float32(a.lo)), broadcast(np.float32(a.hi))
+        source = as_pointer(sums, np.float32)
+        last = min(first + PIXELS * LANES, rows * a.pitch)
+        for v in range(min(CHANNELS, a.out_blocks - panel * CHANNELS)):
+            block = panel * CHANNELS + v
+            lanes = a.tail if block == a.out_blocks - 1 else LANES
+            y = as_pointer(a.y + 4 * (image * a.y_batch + block * a.y_block + row0 * a.y_h), np.float32)
+            r = as_pointer(a.residual + 4 * (image * a.r_batch + block * a.r_block + row0 * a.r_h), np.float32)
+            for turn in range(2):
+                bad = 0
+                q = first
+                while q < last:
+                    h = q // a.row
+                    w = q - h * a.row
+                    run = min(a.row - w, last - q)
+                    at = (v * PIXELS * LANES + q - first) * LANES
+                    y_at, r_at = h * a.y_h + w * LANES, h * a.r_h + w * LANES
+                    for i in range(min(run, a.out_w - w)):
+                        value = load(source, at + i * LANES)
+                        bad |= unordered(value)
+                        if a.residual != 0:
+                            value = add(value, load(r, r_at + i * LANES))
+                        if alpha != 1:
+                            value = leaky(value, alpha)
+                        value = clamp(value, lo, hi)
+                        if lanes == LANES:
+                            store(y, y_at + i * LANES, value)
+                        else:
+                            store_first(y, y_at + i * LANES, value, lanes)
+                    q += run
+                if bad == 0 or turn == 1:
+                    break
+                _sum_again(a, panel, v, first, chunk, sums)
+
+    @inline
     def _multiply_chunk(a, image, row0, rows, panel0, panel1, turn0, turn1, chunk, sums, before):
         """Panels of output channels by turns of pixels of a chunk; what is left to finish, as ``before`` was.
 
@@ -441,7 +520,7 @@ def _make(parts: int) -> Kernel:
             ahead = w + CHANNELS * size + turn * products * a.steps * LINE
             multiply(pixels, tiles, chunk + first * pixel, reads, a.steps, w, size, bias, place, asks, ahead)
             _finish(a, before)
-            before = (image, row0, rows, panel, first, place)
+            before = (image, row0, rows, panel, first, place, chunk)
         return before
 
     def amx(args, thread, threads):
@@ -456,7 +535,7 @@ def _make(parts: int) -> Kernel:
             split_at = sums + 2 * SUMS
         if a.stages & MULTIPLY:
             configure(a.config)
-        left = (0, 0, 0, 0, 0, 0)
+        left = (0, 0, 0, 0, 0, 0, 0)
         if a.shared and a.stages & SPLIT:
             items = a.batch * planes
             for item in range(items * thread // threads, items * (thread + 1) // threads):
@@ -477,6 +556,8 @@ def _make(parts: int) -> Kernel:
                 image0, row0 = unit // a.chunks * a.group, unit % a.chunks * a.chunk_rows
                 images, rows = min(a.group, a.batch - image0), min(a.chunk_rows, a.rows - row0)
                 turns = (rows * a.pitch + most - 1) // most
+                _finish(a, left)  # it may have to read what is overwritten now
+                left = (0, 0, 0, 0, 0, 0, 0)
                 for item in range(images * planes):
                     _split_plane(a, image0 + item // planes, row0, rows, item % planes, split_at + item * a.plane)
                 for item in range(images if a.pixels_first else panels * images):

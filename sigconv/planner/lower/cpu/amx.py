@@ -103,7 +103,10 @@ def _legal(unit: Unit, b: Builder) -> str | None:
         return "not one group on one or two axes"
     if b.dtype(unit.output) != np.float32:
         return f"dtype {b.dtype(unit.output)}"
-    return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
+    weights = b.constant(unit.node.inputs[1])
+    if not np.isfinite(weights.sum()):
+        return "weights are not finite"
+    return "sums of whole numbers stay exact" if of_codes(weights) else None
 
 
 @dataclass(frozen=True, slots=True)
