@@ -269,7 +269,7 @@ def _make_summed(parts: int) -> Any:
                 return [builder.bitcast(half, kind) for half in (builder.shl(word, shift), builder.and_(word, mask))]
 
             def whole(first, kind, at, step):
-                """High and low parts added up; an Inf's or NaN's low part is none."""
+                """High and low parts added up; what is not finite has no low part."""
                 found = []
                 for part in range(parts):
                     place = builder.inttoptr(builder.add(at, ir.Constant(I64, part * step)), first.as_pointer())
@@ -277,7 +277,8 @@ def _make_summed(parts: int) -> Any:
                 if parts == 1:
                     return found[0]
                 sums = [builder.fadd(*pair) for pair in zip(*found, strict=True)]
-                bad = [builder.fcmp_unordered("uno", low, low) for low in found[1]]
+                none = [builder.fsub(low, low) for low in found[1]]
+                bad = [builder.fcmp_unordered("uno", low, low) for low in none]
                 return [builder.select(b, high, x) for b, high, x in zip(bad, found[0], sums, strict=True)]
 
             with cgutils.for_range(builder, args[3]) as step:

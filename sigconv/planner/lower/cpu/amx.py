@@ -33,6 +33,8 @@ PRODUCTS = {1: 15.0, 2: 5.0}
 """How many times `PEAK` the products of tiles reach by their parts, columns in the borders and padding included."""
 MEMORY = 1e10
 """Bytes per second that are read and written beside the products, at `PEAK`: nothing hides behind them."""
+LARGEST = 3e38
+"""Of weights; a little more is infinite as bfloat16."""
 ENDLESS = 1 << 40
 """Pixels of a row that is the only one."""
 
@@ -104,7 +106,7 @@ def _legal(unit: Unit, b: Builder) -> str | None:
     if b.dtype(unit.output) != np.float32:
         return f"dtype {b.dtype(unit.output)}"
     weights = b.constant(unit.node.inputs[1])
-    if not np.isfinite(weights.sum()):
+    if not -LARGEST < weights.min() <= weights.max() < LARGEST:
         return "weights are not finite"
     return "sums of whole numbers stay exact" if of_codes(weights) else None
 
@@ -195,8 +197,8 @@ def _lower(unit: Unit, b: Builder, parts: int) -> None:
             amx.KERNELS[parts], width=plan.threads, x=x.address, w=packed, bias=bias, y=y.address,
             residual=r.address if r else 0, config=config, scratch=Address(memory), shared=plan.shared, stages=stages,
             group=plan.group, near=near, pixels_first=near and parts * PIXEL * pairs * s.read <= L1_BYTES, batch=n,
-            chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows,
-            pitch=s.pitch, line=s.line, row=ENDLESS if s.line else s.pitch, out_w=ENDLESS if s.line else s.w.output,
+            chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows, pitch=s.pitch, line=s.line,
+            row=ENDLESS if s.line else s.pitch, out_w=ENDLESS if s.line else s.w.output,
             phases=len(phases), pairs=pairs, steps=len(reads), reads=reads, plane=plane,
             phase_h=phases[:, 0] - s.h.before, phase_w=phases[:, 1] - s.w.before, reach=s.reach[0],
             stride_h=s.h.stride, stride_w=s.w.stride, in_h=s.h.size, in_w=s.w.size, channels=c, blocks=x.blocks,
