@@ -35,7 +35,7 @@ STRIP = 1 << 17
 """Bytes of the columns that are transformed together where a grid does not fit into the second cache."""
 SECOND = 1 << 19
 """Bytes of such a grid."""
-KEPT = 1 << 20
+KEPT = 1 << 18
 """Bytes of memory that a call which nobody uses may keep."""
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from sigconv.geometry import WindowAxis
 from sigconv.kernels.cpu import amx
-from sigconv.kernels.cpu.amx import CHANNELS, GUARD, LANES, PAIR, PIXEL, PIXELS, SUMS
+from sigconv.kernels.cpu.amx import GUARD
+from sigconv.kernels.cpu.matrix_tiles import CHANNELS, LANES, PAIR, PIXEL, PIXELS, SUMS, config
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
-from sigconv.planner.fuse import Unit, of_codes
+from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
     GRAIN,
     L1_BYTES,
@@ -22,7 +23,7 @@ from sigconv.planner.lower.cpu.direct import (
     bias_of,
     conv_window,
     has_layout,
-    legal_conv,
+    legal_fixed,
     spatial_strides,
 )  # fmt: skip
 from sigconv.planner.tensors import Address
@@ -96,19 +97,13 @@ def _shape(unit: Unit, b: Builder, dense: bool) -> Shape:
 def _legal(unit: Unit, b: Builder) -> str | None:
     if not amx.KERNELS:
         return "no matrix tiles"
-    reason = legal_conv(unit, b)
+    reason = legal_fixed(unit, b)
     if reason:
         return reason
-    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
-        return "weights are not constant"
     if int(unit.node.attrs.get("group", 1)) != 1 or len(conv_window(unit, b).axes) > 2:
         return "not one group on one or two axes"
-    if b.dtype(unit.output) != np.float32:
-        return f"dtype {b.dtype(unit.output)}"
     weights = b.constant(unit.node.inputs[1])
-    if not -LARGEST < weights.min() <= weights.max() < LARGEST:
-        return "weights are not finite"
-    return "sums of whole numbers stay exact" if of_codes(weights) else None
+    return None if -LARGEST < weights.min() <= weights.max() < LARGEST else "weights are not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +182,7 @@ def _lower(unit: Unit, b: Builder, parts: int) -> None:
     reads = (np.arange(pairs)[:, None] * plane + taps).reshape(-1)
     split = len(phases) * pairs * plane
     memory = b.new_buffer(plan.threads * 2 * SUMS + (n if plan.shared else plan.threads * plan.group) * split)
-    packed, config = amx.pack(weights.reshape(m, c, -1), parts), amx.config()
+    packed, tiles = amx.pack(weights.reshape(m, c, -1), parts), config()
     strides = [spatial_strides(t) if t else None for t in (x, y, r)]
     batch, block, row = (
         [getattr(v, name) if v else 0 for v in strides] for name in ("batch", "block", "pixel" if s.line else "h")
@@ -195,7 +190,7 @@ def _lower(unit: Unit, b: Builder, parts: int) -> None:
     for stages in (amx.SPLIT, amx.MULTIPLY) if plan.shared else (amx.SPLIT | amx.MULTIPLY,):
         b.emit(
             amx.KERNELS[parts], width=plan.threads, x=x.address, w=packed, bias=bias, y=y.address,
-            residual=r.address if r else 0, config=config, scratch=Address(memory), shared=plan.shared, stages=stages,
+            residual=r.address if r else 0, config=tiles, scratch=Address(memory), shared=plan.shared, stages=stages,
             group=plan.group, near=near, pixels_first=near and parts * PIXEL * pairs * s.read <= L1_BYTES, batch=n,
             chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows, pitch=s.pitch, line=s.line,
             row=ENDLESS if s.line else s.pitch, out_w=ENDLESS if s.line else s.w.output,

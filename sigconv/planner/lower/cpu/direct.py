@@ -16,7 +16,7 @@ from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
-from sigconv.planner.fuse import Activation, Unit
+from sigconv.planner.fuse import Activation, Unit, of_codes
 from sigconv.planner.lower.cpu.weights import Source, bias_table, operand, pack_direct, packing_seconds
 from sigconv.planner.tensors import Address, Tensor
 
@@ -232,6 +232,18 @@ def legal_conv(unit: Unit, b: Builder) -> str | None:
         return "bias is not constant but fused with one"
     rank = len(b.shape(unit.node.inputs[0])) - 2
     return None if 1 <= rank <= 3 else f"{rank} spatial axes"
+
+
+def legal_fixed(unit: Unit, b: Builder) -> str | None:
+    """Why no float32 kernel can run it that changes constant weights, and rounds them."""
+    reason = legal_conv(unit, b)
+    if reason:
+        return reason
+    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
+        return "weights are not constant"
+    if b.dtype(unit.output) != np.float32:
+        return f"dtype {b.dtype(unit.output)}"
+    return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
 
 
 def _legal_direct(unit: Unit, b: Builder, planar: bool) -> str | None:

@@ -20,7 +20,7 @@ from sigconv.kernels.jit import Kernel
 from sigconv.kernels.simd import lanes
 from sigconv.planner.build import Builder
 from sigconv.planner.candidates import Candidate, Cost, attach
-from sigconv.planner.fuse import Unit, of_codes
+from sigconv.planner.fuse import Unit
 from sigconv.planner.lower.cpu.direct import (
     L1_BYTES,
     PEAK,
@@ -28,7 +28,7 @@ from sigconv.planner.lower.cpu.direct import (
     bias_of,
     conv_window,
     has_layout,
-    legal_conv,
+    legal_fixed,
     spatial_strides,
 )  # fmt: skip
 from sigconv.planner.tensors import Tensor
@@ -107,19 +107,14 @@ def _split(form: Form, unit: Unit, b: Builder) -> Split | None:
 
 
 def _legal(unit: Unit, b: Builder, form: Form, bits: int) -> str | None:
-    reason = legal_conv(unit, b)
+    reason = legal_fixed(unit, b)
     if reason:
         return reason
-    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
-        return "weights are not constant"
     axes = conv_window(unit, b).axes
     if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) != 2 or _split(form, unit, b) is None:
         return f"not one group of filters that fall into parts of {form.r}x{form.r} taps"
-    if b.dtype(unit.output) != np.float32:
-        return f"dtype {b.dtype(unit.output)}"
-    if bits == 24 and _nbytes(form, *b.shape(unit.node.inputs[1])[:2])[0] <= CHUNK_BYTES:
-        return "the weights stay in L2"
-    return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None
+    fits = bits == 24 and _nbytes(form, *b.shape(unit.node.inputs[1])[:2])[0] <= CHUNK_BYTES
+    return "the weights stay in L2" if fits else None
 
 
 def _tiles(form: Form, unit: Unit, b: Builder) -> tuple[int, int]:
