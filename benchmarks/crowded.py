@@ -39,29 +39,31 @@ def busy(processes: int) -> Iterator[None]:
             process.wait()
 
 
-def turns(net: str, others: int, seconds: float, burst: float = 0.1) -> dict[str, Any]:
+def turns(net: str, others: int, seconds: float, burst: float = 0.05) -> dict[str, Any]:
     """Milliseconds of a run with one and two threads beside ``others``: of all runs the mean, and the median of them.
 
     Each has the machine for a burst at a time: a run alone would find the workers of the one before still awake.
+    ``again``: a second session of one thread, which tells how far two equal ones are apart on this machine.
     """
     path = nets.path_of(net)
     feeds = {k: np.zeros(shape, np.float32) for k, shape in nets.input_shape(path, 1).items()}
     model = load(path)
-    sessions = {n: model.compile({k: x.shape for k, x in feeds.items()}, threads=n) for n in (1, 2)}
-    times: dict[int, list[float]] = {n: [] for n in sessions}
+    shapes = {k: x.shape for k, x in feeds.items()}
+    sessions = {name: model.compile(shapes, threads=n) for name, n in (("1", 1), ("2", 2), ("again", 1))}
+    times: dict[str, list[float]] = {name: [] for name in sessions}
     for session in sessions.values():
         session.run(feeds)
     with busy(others):
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            for n, session in sessions.items():
+            for name, session in sessions.items():
                 stop = time.perf_counter() + burst
                 while (start := time.perf_counter()) < stop:
                     session.run(feeds)
-                    times[n].append(time.perf_counter() - start)
+                    times[name].append(time.perf_counter() - start)
     figures = {
-        name: {str(n): average(t) * 1e3 for n, t in times.items()}
-        for name, average in (("mean_ms", statistics.mean), ("median_ms", statistics.median))
+        figure: {name: average(t) * 1e3 for name, t in times.items()}
+        for figure, average in (("mean_ms", statistics.mean), ("median_ms", statistics.median))
     }
     return {"net": net, "busy": others, **figures}
 
@@ -84,11 +86,13 @@ def rest(net: str, threads: int, seconds: float = 1.0) -> dict[str, Any]:
 
 def page(document: dict[str, Any]) -> str:
     """The text of results/crowded.md."""
-    lines = ["| net | busy processes | one thread, ms | two, ms | mean, two / one | median |", "|" + " --- |" * 6]
+    titles = ("net", "busy processes", "one thread, ms", "two, ms")
+    ratios = ("mean, two / one", "one again / one", "median, two / one", "one again / one")
+    lines = [f"| {' | '.join((*titles, *ratios))} |", "|" + " --- |" * 8]
     for row in document["rows"]:
-        mean, median = ((row[k]["1"], row[k]["2"]) for k in ("mean_ms", "median_ms"))
-        ratios = f"{mean[1] / mean[0]:.3f} | {median[1] / median[0]:.3f}"
-        lines.append(f"| {row['net']} | {row['busy']} | {mean[0]:.3g} | {mean[1]:.3g} | {ratios} |")
+        shown = [f"{row['mean_ms'][name]:.3g}" for name in ("1", "2")]
+        shown += [f"{row[k][name] / row[k]['1']:.3f}" for k in ("mean_ms", "median_ms") for name in ("2", "again")]
+        lines.append(f"| {row['net']} | {row['busy']} | {' | '.join(shown)} |")
     lines += [
         "",
         "| net | CPU in the first 50 ms after a run, ms | in the second that follows, ms |",
@@ -98,10 +102,9 @@ def page(document: dict[str, Any]) -> str:
     about = document["machine"]
     return (
         f"# Beside other work, and at rest\n{document['date']}, {about['cpu']}, {about['cores']} cores. One and two "
-        "threads, a tenth of a second each in turn, beside processes that never rest; the mean of all runs counts what "
-        "the system takes. Then the CPU time of a process that has run a net with two threads and does nothing.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "threads and one again, a twentieth of a second each in turn, beside processes that never rest; the mean of "
+        "all runs counts what the system takes, and one again over one is how far two equal sessions are apart. Then "
+        "the CPU time of a process that has run a net with two threads and does nothing.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -109,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--nets", nargs="+", choices=nets.NETS, default=DEFAULT, metavar="NET")
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     arguments = parser.parse_args()
     date = datetime.date.today().isoformat()
     document: dict[str, Any] = {"date": date, "machine": machine.describe(), "rows": [], "rest": []}

@@ -130,7 +130,7 @@ def test_the_page_of_first_results_shows_what_was_measured():
 
 
 def test_the_page_beside_other_work_shows_what_was_measured():
-    rows = [crowded.turns("LeNet-5", others=0, seconds=0.1)]
+    rows = [crowded.turns("LeNet-5", others=0, seconds=0.2)]
     document = {**DOCUMENT, "rows": rows, "rest": [crowded.rest("LeNet-5", threads=2, seconds=0.01)]}
     cells = [line.split(" | ") for line in crowded.page(document).splitlines() if line.startswith("| LeNet-5")]
     assert cells[0][2:4] == [f"{rows[0]['mean_ms'][n]:.3g}" for n in "12"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -118,6 +120,19 @@ def team():
     team = Team()
     yield team
     team.stop()
+
+
+@contextlib.contextmanager
+def hogs() -> Iterator[None]:
+    """A process for each core that never rests."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        time.sleep(0.2)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -234,14 +249,8 @@ def test_oversubscribed_machine(team: Team) -> None:
             chain.prepared.run(threads)
         return time.perf_counter() - start
 
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
-        time.sleep(0.2)
+    with hogs():
         alone, together = (min(seconds(threads) for _ in range(2)) for threads in (1, 8))
-    finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
     chain.check(8)
     assert together < 3 * alone
 
@@ -263,28 +272,72 @@ def test_a_single_core_has_no_workers(team: Team) -> None:
         assert team.size == 3
 
 
-def test_rests_grow_while_workers_are_held_up(team: Team) -> None:
+MILLISECOND = atomic.TICKS_PER_SECOND // 1000
+
+
+def held_against(team: Team, rested: int, ago: int, doubt: int = 0) -> np.ndarray:
+    """The words of the first worker, after a rest of ``rested`` ms that ended ``ago`` ms before now."""
+    line = team.line(0)
+    line[native.RESTED // 8], line[native.REST // 8] = rested * MILLISECOND, atomic.ticks() - ago * MILLISECOND
+    line[native.DOUBT // 8] = doubt
+    return line
+
+
+def test_rests_grow_while_a_worker_is_held_up(team: Team) -> None:
     steps = np.zeros(1, STEP)
     steps["kernel"], steps["width"], steps["fence"] = lag.address, 2, 1
     prepared = Prepared(steps, team)
 
     def held_up(before: int, ago: int) -> tuple[int, bool]:
         """The rest when a worker is next held up, after one of ``before`` that ended ``ago``, in ms; and if in time."""
-        millisecond = atomic.TICKS_PER_SECOND // 1000
-        until = atomic.ticks() - ago * millisecond
-        team.words[native.RESTED // 8], team.words[native.REST // 8] = before * millisecond, until
-        end = time.monotonic() + 20
-        while team.words[native.REST // 8] == until:
+        line = held_against(team, before, ago)
+        until, end = int(line[native.REST // 8]), time.monotonic() + 20
+        while not line[native.DOUBT // 8]:
             assert time.monotonic() < end, "no worker ever came"
             prepared.run(2)
-        assert team.rests
-        rest = int(team.words[native.RESTED // 8])
-        return rest // millisecond, int(team.words[native.REST // 8]) - rest < until + before * millisecond
+        rest, over = int(line[native.RESTED // 8]), int(line[native.REST // 8])
+        return rest // MILLISECOND, over - rest < until + before * MILLISECOND
 
     for before, ago, least in ((0, 1000, 6), (200, 0, 400), (400, 0, 500)):
         tries = (held_up(before, ago) for _ in range(20))  # on a loaded machine the worker may come too late
         assert next((rest for rest, soon in tries if soon or not before), 0) >= least
     assert held_up(400, 500)[0] < 400
+
+
+def test_a_doubted_worker_is_tried_before_it_works(team: Team) -> None:
+    marks = Marks([64] * 50, times=20)
+    prepared = Prepared(marks.steps, team)
+    prepared.run(2)
+    time.sleep(0.05)  # the worker sleeps
+    line = held_against(team, rested=100, ago=-200, doubt=1)
+    marks.shares[:] = 0
+    while atomic.ticks() < line[native.REST // 8]:
+        prepared.run(2)
+    assert marks.shares[:, 1].max() == 1, "it rested"
+    assert list(team.asleep), "and slept"
+
+    end = time.monotonic() + 20
+    while line[native.DOUBT // 8]:  # others may take its core meanwhile, any number of times
+        assert time.monotonic() < end
+        assert marks.shares[:, 1].max() == 1
+        prepared.run(2)
+    while marks.shares[:, 1].max() == 1:
+        assert time.monotonic() < end
+        prepared.run(2)
+
+
+def test_a_worker_that_shares_its_core_fails_its_trial(team: Team) -> None:
+    chain = Chain(0, n=20000, length=50, team=team)
+    chain.check(2)
+    time.sleep(0.05)  # the worker sleeps
+    line = held_against(team, rested=100, ago=1, doubt=1)
+    with hogs():
+        end = time.monotonic() + 20
+        while line[native.RESTED // 8] < 200 * MILLISECOND:
+            assert time.monotonic() < end
+            if not line[native.DOUBT // 8]:
+                held_against(team, rested=100, ago=1, doubt=1)
+            chain.check(2)
 
 
 def test_idle_workers_sleep(team: Team) -> None:

@@ -54,10 +54,9 @@ class Prepared:
         start, team = time.perf_counter(), self._team
         if start - self._end > team.spin:
             self._alone = 0.0  # they would be asleep again by the next run
-        if self._alone + self._last >= _WAKING_SECONDS and not team.rests:
-            team.wake(threads - 1)
+        if self._alone + self._last >= _WAKING_SECONDS:
+            self._record["patience"] = self._patience if team.wake(threads - 1) else 0
             self._alone = 0.0
-            self._record["patience"] = self._patience if team.size > len(team.asleep) else 0
         self._call(self._address, 0, threads)
         self._record["patience"] = 0
         self._end = time.perf_counter()

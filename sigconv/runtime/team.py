@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -31,11 +30,29 @@ KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.
 """A kernel as Python calls it; the call releases the GIL."""
 
 
+class Sleeper:
+    """A worker asleep on ``lock``. ``thread``: its system's id; ``line``: its words, shared with native code."""
+
+    def __init__(self, line: np.ndarray) -> None:
+        self.line, self.thread, self.lock = line, threading.get_native_id(), threading.Lock()
+        self.lock.acquire()
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it held a run up and has not passed a trial since."""
+        return bool(self.line[native.DOUBT // 8])
+
+    @property
+    def rested(self) -> bool:
+        """Whether it may be tried now."""
+        return atomic.ticks() >= int(self.line[native.REST // 8])
+
+
 class Team:
     """Up to `MAX_WORKERS` worker threads that whoever runs a program shares; one run at a time has them.
 
-    ``words``: the memory shared with native code, at ``address``. ``size``: workers started so far. ``asleep``: thread
-    id and lock of each sleeping one. ``spin``: seconds until an idle one sleeps.
+    ``words``: the memory shared with native code, at ``address``. ``size``: workers started so far. ``asleep``: the
+    sleeping ones. ``spin``: seconds until an idle one sleeps.
     """
 
     def __init__(self) -> None:
@@ -50,30 +67,39 @@ class Team:
         self.words[:] = 0
         self.size = 0
         self.spin = 0.0
-        self.asleep: deque[tuple[int, Any]] = deque()
+        self.asleep: deque[Sleeper] = deque()
         self._threads: list[threading.Thread] = []
         self._growing = threading.Lock()
         self._limit = MAX_WORKERS
 
-    @property
-    def rests(self) -> bool:
-        """Whether runs work alone for now: the system took a worker off its core while one waited for it."""
-        return atomic.ticks() < int(self.words[native.REST // 8])
-
-    def wake(self, helpers: int) -> None:
+    def wake(self, helpers: int) -> bool:
         """Have ``helpers`` workers awake soon; starts those that do not exist yet. Does not wait for them.
 
+        Whether one comes that works at once. A worker that held a run up comes when it has rested, to be tried first.
         Where the process has a single core nobody wakes: a worker there takes turns with the run it should help.
         """
         if self.words[native.STOP // 8] or _only_core():
-            return
-        if self.size < min(helpers, self._limit):
+            return False
+        before = self.size
+        if before < min(helpers, self._limit):
             self._grow(helpers)
+        comes = self.size > before
         with contextlib.suppress(IndexError):  # another caller may have woken the last one
-            for _ in range(helpers - (self.size - len(self.asleep))):
-                thread, lock = self.asleep.pop()
-                _keep_off_this_core(thread)
-                lock.release()
+            for _ in range(len(self.asleep)):
+                if self.size - len(self.asleep) >= helpers:
+                    break
+                sleeper = self.asleep.pop()
+                if sleeper.doubted and not sleeper.rested:
+                    self.asleep.appendleft(sleeper)
+                    continue
+                comes = comes or not sleeper.doubted
+                _keep_off_this_core(sleeper.thread)
+                sleeper.lock.release()
+        return comes
+
+    def line(self, worker: int) -> np.ndarray:
+        """The words of a worker."""
+        return self.words[(native.FIRST_WORKER + worker * native.LINE) // 8 :][: native.LINE // 8]
 
     def stop(self) -> None:
         """End all workers, for good. Runs in progress finish without them."""
@@ -81,7 +107,7 @@ class Team:
             self.words[native.STOP // 8] = 1
             with contextlib.suppress(IndexError):
                 while True:
-                    self.asleep.pop()[1].release()
+                    self.asleep.pop().lock.release()
             for thread in self._threads:
                 thread.join(1.0)
 
@@ -104,15 +130,13 @@ class Team:
                 self.words[native.WORKERS // 8] = self.size
 
     def _work(self, serve: Callable[[int, int, int], None], record: np.ndarray) -> None:
-        address, asleep, lock = record.ctypes.data, self.asleep, threading.Lock()
-        bed = (threading.get_native_id(), lock)
-        lock.acquire()
+        address, asleep, sleeper = record.ctypes.data, self.asleep, Sleeper(self.line(int(record["worker"][0])))
         while True:
             serve(address, 0, 1)
-            asleep.append(bed)
+            asleep.append(sleeper)
             if self.words[native.STOP // 8]:
                 return
-            lock.acquire()
+            sleeper.lock.acquire()
 
 
 def _only_core() -> bool:

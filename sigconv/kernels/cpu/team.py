@@ -8,8 +8,9 @@ A worker owns one word, its state, and the only transitions are
     OFFERED -> READY         leader: takes the share back and does it itself, by compare-and-swap
     WORKING -> READY         worker: has done the share
 Hence each share is done exactly once, and the leader only ever waits for a worker that is at work. If the system takes
-such a worker off its core, the leader is held up; it then goes on alone for several times as long,
-and for longer each time while that goes on.
+such a worker off its core, the leader is held up. It doubts that worker from then on and offers it nothing: the worker
+rests for several times as long, then is on trial: it spins, and has the leader's trust again if nothing takes it off
+its core meanwhile. If something does, it rests twice as long; a core that others use costs the leader next to nothing.
 """
 
 from __future__ import annotations
@@ -41,16 +42,20 @@ SERVE = np.dtype([("team", np.int64), ("worker", np.int64), ("spin", np.int64)])
 
 LINE = 128  # bytes: two cache lines, since cores fetch them in pairs
 STOP, WORKERS = 0, 8  # byte offsets in the first line of a team: leave now; how many workers have a line
-LEADER, REST = LINE, LINE + 8  # in the second line: whether a run has the team; the time until which it works alone,
-RESTED = LINE + 16  # and for how long it was to
+LEADER = LINE  # in the second line: whether a run has the team
 FIRST_WORKER = 2 * LINE
 
 STATE, STEPS, FIRST, LAST, THREAD, THREADS = range(0, 48, 8)  # byte offsets in a worker's line
+DOUBT, REST, RESTED = range(48, 72, 8)
+"""Words of a worker's line too. DOUBT: it held the leader up (which writes 1) and has not passed a trial since (then it
+writes 0). REST, RESTED: the time until which it rests, and for how long it was to."""
+
 AWAY, READY, OFFERED, WORKING = range(4)
 
 _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
-_REST_FACTOR = 4  # rest this many times as long as a worker held the leader up: a run loses at most a quarter so
+_REST_FACTOR = 4  # a worker rests this many times as long as it held the leader up: a run loses at most a quarter so
 _LONGEST_REST = TICKS_PER_SECOND // 2  # while it happens again and again, each rest is twice as long, up to this
+_TRIAL = TICKS_PER_SECOND // 100  # longer than a system lets one of two threads have a core
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
@@ -79,22 +84,36 @@ def _execute_offer(line):
 
 
 @inline
+def _ready(line):
+    """Whether a worker may be offered a share."""
+    return atomic_load(line) == READY and _word(line + DOUBT) == 0
+
+
+@inline
+def _hold_against(line, delay, now):
+    """Doubt a worker that held the leader up."""
+    words = carray(as_pointer(line, np.int64), LINE // 8)
+    rest, before = _REST_FACTOR * delay, words[RESTED // 8]
+    if now < words[REST // 8] + before:
+        rest = max(rest, min(2 * before, _LONGEST_REST))
+    words[RESTED // 8], words[REST // 8] = rest, now + rest
+    atomic_store(line + DOUBT, 1)
+
+
+@inline
 def _execute_together(team, steps, first, last, limit):
     """All shares of the steps first..last-1, split among at most ``limit`` threads; returns when all are done."""
     start = read_clock()
-    if start < _word(team + REST):
-        _execute(steps, first, last, 0, 1)
-        return
     end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
     threads = 1
     line = team + FIRST_WORKER
     while line < end and threads < limit:
-        threads += atomic_load(line) == READY
+        threads += _ready(line)
         line += LINE
     offered = 1
     line = team + FIRST_WORKER
     while line < end and offered < threads:
-        if atomic_load(line) == READY:
+        if _ready(line):
             offer = carray(as_pointer(line, np.int64), 6)
             offer[STEPS // 8], offer[FIRST // 8], offer[LAST // 8] = steps, first, last
             offer[THREAD // 8], offer[THREADS // 8] = offered - 1, threads
@@ -110,22 +129,18 @@ def _execute_together(team, steps, first, last, limit):
         if atomic_load(line) == OFFERED and atomic_replace(line, OFFERED, READY):
             _execute_offer(line)
         line += LINE
-    line, spins, done = team + FIRST_WORKER, 0, 0
+    line, spins, waited, done = team + FIRST_WORKER, 0, 0, 0
     while line < end:
         while atomic_load(line) == WORKING:
             pause()
             spins += 1
             if spins == _GLANCE:
                 done = read_clock()
+        if done != 0 and spins > waited:
+            waited, now = spins, read_clock()
+            if now - done > done - start + _PATIENCE:
+                _hold_against(line, now - done, now)
         line += LINE
-    if spins >= _GLANCE:
-        now = read_clock()
-        if now - done > done - start + _PATIENCE:
-            rest, before = _REST_FACTOR * (now - done), _word(team + RESTED)
-            if now < _word(team + REST) + before:
-                rest = max(rest, min(2 * before, _LONGEST_REST))
-            atomic_store(team + RESTED, rest)
-            atomic_store(team + REST, now + rest)
 
 
 @inline
@@ -137,7 +152,7 @@ def _await_workers(team, count, patience):
         pause()
         ready, line = 0, team + FIRST_WORKER
         while line < end:
-            ready += atomic_load(line) == READY
+            ready += _ready(line)
             line += LINE
 
 
@@ -170,6 +185,22 @@ def run(args, thread, threads):
         atomic_store(team + LEADER, 0)
 
 
+@inline
+def _trial(line, end, last, now):
+    """When a doubted worker's trial ends; 0: not begun, or passed; -1: it must rest first. ``last``: its last glance."""
+    words = carray(as_pointer(line, np.int64), LINE // 8)
+    if end <= 0:
+        return -1 if words[REST // 8] - now > _TRIAL else now + min(words[RESTED // 8], _TRIAL)
+    if now - last > _PATIENCE:
+        words[RESTED // 8] = min(2 * words[RESTED // 8], _LONGEST_REST)
+        words[REST // 8] = now + words[RESTED // 8]
+        return 0
+    if now < end:
+        return end
+    atomic_store(line + DOUBT, 0)
+    return 0
+
+
 @kernel(SERVE)
 def serve(args, thread, threads):
     """Work for a team until no run wanted help for ``spin`` ticks, or it stops; within a run nobody wakes a worker."""
@@ -177,7 +208,7 @@ def serve(args, thread, threads):
     team, spin = a.team, a.spin
     line = team + FIRST_WORKER + LINE * a.worker
     atomic_store(line, READY)
-    idle, deadline = 0, 0
+    idle, deadline, trial, last = 0, 0, 0, 0
     while True:
         if atomic_load(line) == OFFERED:
             if atomic_replace(line, OFFERED, WORKING):
@@ -189,7 +220,11 @@ def serve(args, thread, threads):
         idle += 1
         if idle % _GLANCE == 0:
             now = read_clock()
-            if deadline == 0 or (atomic_load(team + LEADER) != 0 and now >= _word(team + REST)):
+            if _word(line + DOUBT) != 0:
+                trial = _trial(line, trial, last, now)
+                deadline = now if trial < 0 else now + spin
+            elif deadline == 0 or atomic_load(team + LEADER) != 0:
                 deadline = now + spin
+            last = now
             if (now >= deadline or atomic_load(team + STOP) != 0) and atomic_replace(line, READY, AWAY):
                 return
