@@ -187,7 +187,7 @@ def run(args, thread, threads):
 
 @inline
 def _trial(line, end, last, now):
-    """When a doubted worker's trial ends; 0: not begun, or passed; -1: it must rest first. ``last``: its last glance."""
+    """When a doubted worker's trial ends; 0: not begun, or passed; -1: it must rest. ``last``: its last glance."""
     words = carray(as_pointer(line, np.int64), LINE // 8)
     if end <= 0:
         return -1 if words[REST // 8] - now > _TRIAL else now + min(words[RESTED // 8], _TRIAL)
