@@ -44,7 +44,7 @@ class Prepared:
         if self._width < threads:
             threads = self._width
         team = self._team
-        if threads > 1 and team.size - len(team.asleep) < threads - 1:
+        if threads > 1 and team.size - len(team.asleep) < threads - 1 and atomic.ticks() >= team.earliest:
             self._run_short_of_workers(threads)
         else:
             self._call(self._address, 0, threads)

@@ -43,16 +43,16 @@ class Sleeper:
         return bool(self.line[native.DOUBT // 8])
 
     @property
-    def rested(self) -> bool:
-        """Whether it may be tried now."""
-        return atomic.ticks() >= int(self.line[native.REST // 8])
+    def rest(self) -> int:
+        """The time until which it rests, if it is doubted."""
+        return int(self.line[native.REST // 8])
 
 
 class Team:
     """Up to `MAX_WORKERS` worker threads that whoever runs a program shares; one run at a time has them.
 
     ``words``: the memory shared with native code, at ``address``. ``size``: workers started so far. ``asleep``: the
-    sleeping ones. ``spin``: seconds until an idle one sleeps.
+    sleeping ones; before the time ``earliest`` none of them is to be woken. ``spin``: seconds until an idle one sleeps.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class Team:
         self.size = 0
         self.spin = 0.0
         self.asleep: deque[Sleeper] = deque()
+        self.earliest = 0
         self._threads: list[threading.Thread] = []
         self._growing = threading.Lock()
         self._limit = MAX_WORKERS
@@ -83,18 +84,21 @@ class Team:
         before = self.size
         if before < min(helpers, self._limit):
             self._grow(helpers)
-        comes = self.size > before
+        comes, rests = self.size > before, []
         with contextlib.suppress(IndexError):  # another caller may have woken the last one
             for _ in range(len(self.asleep)):
                 if self.size - len(self.asleep) >= helpers:
                     break
                 sleeper = self.asleep.pop()
-                if sleeper.doubted and not sleeper.rested:
+                if sleeper.doubted and atomic.ticks() < sleeper.rest:
                     self.asleep.appendleft(sleeper)
+                    rests.append(sleeper.rest)
                     continue
                 comes = comes or not sleeper.doubted
                 _keep_off_this_core(sleeper.thread)
                 sleeper.lock.release()
+        if rests and len(rests) == len(self.asleep):
+            self.earliest = min(rests)
         return comes
 
     def line(self, worker: int) -> np.ndarray:
@@ -134,6 +138,7 @@ class Team:
         while True:
             serve(address, 0, 1)
             asleep.append(sleeper)
+            self.earliest = 0
             if self.words[native.STOP // 8]:
                 return
             sleeper.lock.acquire()

@@ -236,7 +236,7 @@ def _n_dimensional(
     plain = (
         dtype is None
         and axes is None
-        and (workers is None or (type(workers) is int and workers == kernels.default_threads()))
+        and (workers is None or (type(workers) is int and workers > 0))
         and max_workspace is None
         and boundary == "fill"
         and type(fillvalue) is int
@@ -245,7 +245,7 @@ def _n_dimensional(
         and method in _SUMS
     )
     if plain and device is None:
-        y = quick.run(in1, in2, mode, "fill", convolves, False, out)
+        y = quick.run(in1, in2, mode, "fill", convolves, False, workers or kernels.default_threads(), out)
         if y is not None:
             return y
     if _on_device(in1, in2, device):
@@ -325,7 +325,7 @@ def _two_dimensional(
 ) -> Any:
     plain = type(fillvalue) is int and fillvalue == 0 and method in _SUMS
     if plain and device is None and type(in1) is np.ndarray and in1.ndim == 2:
-        y = quick.run(in1, in2, mode, boundary, convolves, not convolves)
+        y = quick.run(in1, in2, mode, boundary, convolves, not convolves, kernels.default_threads())
         if y is not None:
             return y
     name = "convolve2d" if convolves else "correlate2d"

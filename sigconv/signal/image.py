@@ -43,7 +43,7 @@ class Plan:
         desk.fill[0] = fillvalue
         words = desk.words
         words[desk.x], words[desk.y] = address_of(x), address_of(y)
-        kernels.call_one(desk.kernel, desk.address, self.threads, self.shares)
+        desk.run()
         finite = words[desk.finite] != 0
         self.desks.append(desk)
         return finite
@@ -72,6 +72,15 @@ class Desk:
         self.words, self.address = memoryview(self._record.data), address_of(self._record)
         self.x, self.y, self.finite = (names.index(name) for name in ("x", "y", "finite"))
         self.kernel = image.KERNELS[kind.source.type, kind.sums.type].address
+        self._threads = plan.threads
+        self._prepared = kernels.prepare(self.kernel, self.address, plan.shares) if plan.threads > 1 else None
+
+    def run(self) -> None:
+        """The native call."""
+        if self._prepared is None:
+            kernels.call_one(self.kernel, self.address)
+        else:
+            self._prepared.run(self._threads)
 
 
 def address_of(a: Array) -> int:

@@ -9,12 +9,15 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sigconv import config
 from sigconv.signal.problem import Array
+
+if TYPE_CHECKING:
+    from sigconv.runtime.runner import Prepared
 
 SHARE = 1 << 16
 """Multiply-adds that are worth a thread."""
@@ -119,25 +122,23 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
     widths = [max(1, math.prod(shape) // SHARE) for shape in shapes]
     if threads == 1 or max(widths) == 1:
         for i in range(len(calls)):
-            call_one(kind.kernel.address, args.ctypes.data + i * ARGS.itemsize, 1)
+            call_one(kind.kernel.address, args.ctypes.data + i * ARGS.itemsize)
         return
-    _together(kind.kernel.address, args.ctypes.data + np.arange(len(calls)) * ARGS.itemsize, widths, threads)
+    prepare(kind.kernel.address, args.ctypes.data + np.arange(len(calls)) * ARGS.itemsize, widths).run(threads)
 
 
-def call_one(kernel: int, record: int, threads: int, shares: int = 1) -> None:
-    """Call the kernel at one address with the record at another, which has ``shares`` of use, by up to ``threads``."""
-    if threads == 1:
-        _function(kernel)(record, 0, 1)
-    else:
-        _together(kernel, record, shares, threads)
+def call_one(kernel: int, record: int) -> None:
+    """Call the kernel at one address with the record at another."""
+    _function(kernel)(record, 0, 1)
 
 
-def _together(kernel: int, records: Any, widths: Any, threads: int) -> None:
+def prepare(kernel: int, records: Any, widths: Any) -> Prepared:
+    """Calls of the kernel at an address with the records at others, each of which is worth ``widths`` threads."""
     from sigconv.runtime.runner import STEP, Prepared
 
     steps = np.zeros(np.size(records), STEP)
     steps["kernel"], steps["width"], steps["args"] = kernel, widths, records
-    Prepared(steps, patience=PATIENCE if np.max(widths) >= LONG else 0.0).run(threads)
+    return Prepared(steps, patience=PATIENCE if np.max(widths) >= LONG else 0.0)
 
 
 @functools.cache

@@ -55,7 +55,7 @@ class _Call:
         desk.call(desk.address, _ZERO, _ONE)
         words = desk.image.words
         if self.plan.threads > 1 and words[desk.finite]:
-            kernels.call_one(desk.image.kernel, desk.image.address, self.plan.threads, self.plan.shares)
+            desk.image.run()
         finite = words[desk.finite]
         self.desks.append(desk)
         return y if finite else None
@@ -89,13 +89,14 @@ _calls: dict[tuple[Any, ...], _Call | None] = {}
 
 
 def run(
-    in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool, out: Any = None
+    in1: Any, in2: Any, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int, out: Any = None
 ) -> Array | None:
     """The result, ``out`` if it is given; None: somebody else has to look at these arguments."""
     if type(in1) is not np.ndarray or type(in2) is not np.ndarray:
         return None
     x_type, w_type = in1.dtype, in2.dtype
-    key = (in1.shape, in1.strides, x_type, in2.shape, in2.strides, w_type, mode, boundary, convolves, late_centre)
+    how = (mode, boundary, convolves, late_centre, threads)
+    key = (in1.shape, in1.strides, x_type, in2.shape, in2.strides, w_type, how)
     try:
         call = _calls[key]
     except TypeError:  # a mode that cannot be looked up
@@ -103,11 +104,13 @@ def run(
     except KeyError:
         if len(_calls) >= REMEMBERED:
             _calls.clear()
-        call = _calls[key] = _make(in1, in2, mode, boundary, convolves, late_centre)
+        call = _calls[key] = _make(in1, in2, *how)
     return None if call is None else call.run(in1, in2, out)
 
 
-def _make(in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool) -> _Call | None:
+def _make(
+    in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, late_centre: bool, threads: int
+) -> _Call | None:
     if in1.dtype != in2.dtype or in1.dtype.char not in "fd" or not in1.dtype.isnative or not data_pointers.READABLE:
         return None
     if not (in1.flags.aligned and in2.flags.aligned):
@@ -128,7 +131,6 @@ def _make(in1: Array, in2: Array, mode: str, boundary: str, convolves: bool, lat
         k == 1 and (f, n) != (0, m) for k, f, n, m in zip(in2.shape, first, task.count, in1.shape, strict=True)
     ):
         return None
-    threads = kernels.default_threads()
     plan = image.plan(in1.shape, in1.strides, in2.shape, first, task.count, task.boundary, kind, False, threads)
     if plan is None:
         return None

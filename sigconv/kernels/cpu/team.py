@@ -11,6 +11,7 @@ Hence each share is done exactly once, and the leader only ever waits for a work
 such a worker off its core, the leader is held up. It doubts that worker from then on and offers it nothing: the worker
 rests for several times as long, then is on trial: it spins, and has the leader's trust again if nothing takes it off
 its core meanwhile. If something does, it rests twice as long; a core that others use costs the leader next to nothing.
+The other workers are tried at once.
 """
 
 from __future__ import annotations
@@ -101,6 +102,18 @@ def _hold_against(line, delay, now):
 
 
 @inline
+def _try_others(team, delay, now):
+    """Have all workers tried before they work again: where one was held up, others soon will be."""
+    line, end = team + FIRST_WORKER, team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
+    while line < end:
+        words = carray(as_pointer(line, np.int64), LINE // 8)
+        if words[DOUBT // 8] == 0:
+            words[RESTED // 8], words[REST // 8] = _REST_FACTOR * delay, now
+            atomic_store(line + DOUBT, 1)
+        line += LINE
+
+
+@inline
 def _execute_together(team, steps, first, last, limit):
     """All shares of the steps first..last-1, split among at most ``limit`` threads; returns when all are done."""
     start = read_clock()
@@ -129,7 +142,7 @@ def _execute_together(team, steps, first, last, limit):
         if atomic_load(line) == OFFERED and atomic_replace(line, OFFERED, READY):
             _execute_offer(line)
         line += LINE
-    line, spins, waited, done = team + FIRST_WORKER, 0, 0, 0
+    line, spins, waited, done, delay, now = team + FIRST_WORKER, 0, 0, 0, 0, 0
     while line < end:
         while atomic_load(line) == WORKING:
             pause()
@@ -139,8 +152,11 @@ def _execute_together(team, steps, first, last, limit):
         if done != 0 and spins > waited:
             waited, now = spins, read_clock()
             if now - done > done - start + _PATIENCE:
-                _hold_against(line, now - done, now)
+                delay = now - done
+                _hold_against(line, delay, now)
         line += LINE
+    if delay != 0:
+        _try_others(team, delay, now)
 
 
 @inline
