@@ -89,7 +89,7 @@ def _make_turned(sums: type[Any]) -> Any:
 def make(source: type[Any], sums: type[Any]) -> Kernel:
     """The kernel for images of type ``source`` whose sums are of type ``sums``."""
     item, sum_item, same = np.dtype(source).itemsize, np.dtype(sums).itemsize, source == sums
-    zero = sums(0)
+    lanes, zero = VECTOR_BYTES // np.dtype(sums).itemsize, sums(0)
     add_turned = _make_turned(sums) if same and np.dtype(sums).kind == "f" else _not_turned
 
     @inline
@@ -127,6 +127,9 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
                 for c in range(inner):
                     there = row >= 0 and origins[q] >= 0
                     columns[(q * inner + c) * distance + i] = pixels[origins[q] * inner + c] if there else nothing
+        for column in range(n_origins * inner):  # whole registers are read: what was there might be slow to multiply
+            for i in range(count, count + 2 * lanes):
+                columns[column * distance + i] = zero
 
     def image(args, thread, threads):
         a = carray(args, 1)[0]
