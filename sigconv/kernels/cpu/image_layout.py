@@ -46,7 +46,7 @@ def layout(width, n, n_rows, J, K, left, inner, x_row, item, summed, converts, t
     start = min(max(-left, 0), n)
     stop = max(min(width - left - (K - 1), n), start)
     # Whether the rows that a tile reads and writes cannot all be in the first-level cache, as in images 1024 wide.
-    collide = J > 1 and (J + 2 * SHEAR_ROWS) * math.gcd(x_row, SET_BYTES) > WAYS * SET_BYTES
+    collide = J > 1 and (J + 2 * min(J, SHEAR_ROWS)) * math.gcd(x_row, SET_BYTES) > WAYS * SET_BYTES
     if summed or converts or collide or (stop - start) * inner * item < STRAIGHT_BYTES:
         start = stop = n
     border = max(start, n - stop)

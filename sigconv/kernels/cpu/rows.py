@@ -81,6 +81,8 @@ def make(numbers: Numbers) -> Kernel:
             r, end = n_rows * g // groups, n_rows * (g + 1) // groups
             while r < end:
                 tall = min(height, end - r)
+                if end - r == height + 1 and height > SMALL:  # else a row would be left
+                    tall -= 1
                 rows = as_pointer(a.rows + 8 * J * r, np.int64)
                 small = tall == SMALL and J == SMALL and K == SMALL
                 y_line = a.y + y_item * (y_row * r + first)

@@ -33,9 +33,10 @@ takes a slot of the multiplier, a load across a cache line two of the memory pip
 Measured on Sapphire Rapids: 5 to 20 percent for 9 to 16 float32 taps, nothing for float64."""
 
 SHARING_VECTORS = LINE_VECTORS[0]  # smaller tiles are few: they load a vector for every tap, which is less code
-SHEAR_VECTORS = {64: (8, 4, 2, 1), 32: (4, 2, 1), 16: (4, 2, 1)}[VECTOR_BYTES]
+SHEAR_VECTORS = (4, 2, 1)
 STEP_VECTORS = (8, 1)
-SHEAR_ROWS = 3
+SHEAR_ROWS = {64: 5, 32: 3, 16: 3}[VECTOR_BYTES]
+"""Sums, taps and a few inputs are all in registers: with 6 rows and 32 registers LLVM moves sums about."""
 SMALL = 3
 """A kernel of this many rows and taps has a tile of its own, `make_small`: twice as fast as the loops over taps."""
 SMALL_VECTORS = 4
@@ -259,9 +260,9 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
 
 
 def make_shear(numbers: Numbers):
-    """(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n): 2 or 3 rows of ``n`` outputs.
+    """(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n): rows of ``n`` outputs.
 
-    ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers are complex: there one load serves
+    ``height``: how many, at least 2. ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers are complex: there one load serves
     two multiplications anyway.
     """
 
