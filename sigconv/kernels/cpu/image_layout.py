@@ -31,8 +31,8 @@ STRAIGHT_BYTES = 1 << 10
 """Least bytes of an output row worth a block of its own beside those of the borders."""
 TILE_BYTES = SHEAR_VECTORS[0] * VECTOR_BYTES
 """Columns of the widest tile of several rows: blocks are made of whole ones."""
-STEP = 2 * SHEAR_ROWS
-"""Output rows of a step that are enough."""
+STEP = -(-5 // SHEAR_ROWS) * SHEAR_ROWS
+"""Output rows of a step: few, so that blocks are wide."""
 
 _WORDS = rows.ARGS.itemsize // 8
 
