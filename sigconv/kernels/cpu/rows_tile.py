@@ -262,8 +262,8 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
 def make_shear(numbers: Numbers):
     """(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n): rows of ``n`` outputs.
 
-    ``height``: how many, at least 2. ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers are complex: there one load serves
-    two multiplications anyway.
+    ``height``: how many, at least 2. ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers
+    are complex: there one load serves two multiplications anyway.
     """
 
     @intrinsic

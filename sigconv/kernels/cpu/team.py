@@ -10,7 +10,7 @@ A worker owns one word, its state, and the only transitions are
 Hence each share is done exactly once, and the leader only ever waits for a worker that is at work. If the system takes
 such a worker off its core, the leader is held up. It doubts that worker from then on and offers it nothing: the worker
 rests for several times as long, then is on trial: it spins, and has the leader's trust again if nothing takes it off
-its core meanwhile. If something does, it rests twice as long; a core that others use costs the leader next to nothing.
+its core meanwhile. If something does, it rests again; so a core that others use costs the leader next to nothing.
 The other workers are tried at once.
 """
 
@@ -57,6 +57,7 @@ _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
 _REST_FACTOR = 4  # a worker rests this many times as long as it held the leader up: a run loses at most a quarter so
 _LONGEST_REST = TICKS_PER_SECOND // 2  # while it happens again and again, each rest is twice as long, up to this
 _TRIAL = TICKS_PER_SECOND // 100  # longer than a system lets one of two threads have a core
+_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
@@ -208,8 +209,9 @@ def _trial(line, end, last, now):
     if end <= 0:
         return -1 if words[REST // 8] - now > _TRIAL else now + min(words[RESTED // 8], _TRIAL)
     if now - last > _PATIENCE:
-        words[RESTED // 8] = min(2 * words[RESTED // 8], _LONGEST_REST)
-        words[REST // 8] = now + words[RESTED // 8]
+        rest = min(words[RESTED // 8], _TRIAL)
+        words[RESTED // 8] = min(words[RESTED // 8] + rest, _LONGEST_REST)
+        words[REST // 8] = now + _TRIAL_FACTOR * rest
         return 0
     if now < end:
         return end
