@@ -416,3 +416,20 @@ def test_a_given_array_gets_the_bits_of_a_new_one(shape, dtype, rng):
     with pytest.raises(ValueError, match="read-only"):
         sc.convolve(x, h, "same", out=fixed)
     assert not fixed.any()
+
+
+@pytest.mark.parametrize("first", ["outer product", "none"])
+def test_taps_decide_in_calls_of_the_same_shapes(first):
+    """Where a kernel that is an outer product is summed in passes, whatever kernel came before."""
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((400, 600 if first == "none" else 601)), rng.standard_normal((11, 11))
+    kernels = {"none": w, "outer product": np.outer(w[0], w[1])}
+    for name in (first, *kernels, *kernels):
+        expected = {method: sc.convolve(x, kernels[name], "same", method) for method in ("direct", "separable")}
+        y = sc.convolve(x, kernels[name], "same")
+        np.testing.assert_array_equal(y, expected["direct" if name == "none" else "separable"])
+        np.testing.assert_allclose(expected["direct"], expected["separable"], atol=1e-11)
+    assert (expected["direct"] != expected["separable"]).any() == (name == "outer product")
+    spoilt = w.copy()
+    spoilt[0, 0] = np.nan
+    assert np.isnan(sc.convolve(x, spoilt, "same")).any()

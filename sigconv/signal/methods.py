@@ -357,13 +357,13 @@ def choose(problem: Problem, max_workspace: int | None = None) -> Choice:
     return Choice(best, seconds, rejected, error_bound(problem, best) if best in ("oa", "fft") else None)
 
 
-def surely_direct(problem: Problem) -> bool:
-    """Whether 'auto' sums directly whatever the numbers are."""
+def surely_direct(problem: Problem, unless_separable: bool = False) -> bool:
+    """Whether 'auto' sums directly whatever the numbers are, or whatever they are that make no outer product."""
     if problem.macs <= max(FEW, FEW_TAPS * math.prod(problem.count)):
         return True
     seconds = predicted(problem)
-    several = sum(k > 1 for k in problem.w.shape) > 1
-    return min(s for name, s in seconds.items() if several or name != "separable") == seconds["direct"]
+    may_split = not unless_separable and sum(k > 1 for k in problem.w.shape) > 1
+    return min(s for name, s in seconds.items() if may_split or name != "separable") == seconds["direct"]
 
 
 def check_method(method: str) -> None:

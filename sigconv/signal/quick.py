@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sigconv.kernels.cpu import data_pointers
-from sigconv.signal import image, kernels, methods, problem
+from sigconv.signal import image, kernels, methods, problem, separable
 from sigconv.signal.problem import Array
 
 REMEMBERED = 256
@@ -24,10 +24,15 @@ _SHORT, _LONG = ctypes.PYFUNCTYPE(None), ctypes.CFUNCTYPE(None)
 
 
 class _Call:
-    """A call by the direct method: the native one, where the taps are in the kernel, the result's shape and type."""
+    """A call by the direct method: the native one, where the taps are in the kernel, the result's shape and type.
 
-    def __init__(self, plan: image.Plan, w: Array, turned: bool, count: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.plan, self.count, self.dtype = plan, count, dtype
+    ``may_split``: whether a kernel that is an outer product would be summed in another way.
+    """
+
+    def __init__(
+        self, plan: image.Plan, w: Array, turned: bool, count: tuple[int, ...], dtype: np.dtype[Any], may_split: bool
+    ) -> None:
+        self.plan, self.count, self.dtype, self.may_split = plan, count, dtype, may_split
         taps = plan.values["J"], plan.values["K"]
         long = [s for k, s in zip(w.shape, w.strides, strict=True) if k > 1]
         steps = [long.pop(0) if k > 1 else 0 for k in taps]
@@ -39,7 +44,9 @@ class _Call:
         self.desks: list[_Desk] = []
 
     def run(self, x: Array, w: Array, out: Any) -> Array | None:
-        """The result; None: an address is not aligned, a tap not finite, or ``out`` not what it can be written into."""
+        """The result; None: an address is not aligned, a tap not finite, ``out`` not what it can be written into …"""
+        if self.may_split and not separable.surely_none(w.reshape(self.layout["J"], self.layout["K"])):
+            return None
         if out is None:
             y = np.empty(self.count, self.dtype)
         elif self._takes(out) and not (np.may_share_memory(out, x) or np.may_share_memory(out, w)):
@@ -123,7 +130,10 @@ def _make(
         )
     except ValueError:
         return None
-    if task.x is not in1 or task.commuted() is not task or 0 in task.count or not methods.surely_direct(task):
+    if task.x is not in1 or task.commuted() is not task or 0 in task.count:
+        return None
+    may_split = not methods.surely_direct(task)
+    if may_split and not methods.surely_direct(task, unless_separable=True):
         return None
     kind = kernels.variant(in1, in2, task.work, 0)
     first = tuple(s - (k - 1) for s, k in zip(task.start, in2.shape, strict=True))
@@ -134,4 +144,4 @@ def _make(
     plan = image.plan(in1.shape, in1.strides, in2.shape, first, task.count, task.boundary, kind, False, threads)
     if plan is None:
         return None
-    return _Call(plan, in2, convolves, task.count, task.dtype)
+    return _Call(plan, in2, convolves, task.count, task.dtype, may_split)

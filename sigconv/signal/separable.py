@@ -24,7 +24,7 @@ def factors(w: Array) -> list[Array] | None:
         return None
     if w.dtype.kind == "b":
         w = w.astype(np.int8)
-    if w.dtype.kind in "fc" and _surely_none(w):
+    if w.dtype.kind in "fc" and surely_none(w):
         return None
     rest, found = w, []
     for _ in range(w.ndim - 1):
@@ -42,7 +42,7 @@ def factors(w: Array) -> list[Array] | None:
     return found if bool((np.abs(whole - w) <= limit).all()) else None
 
 
-def _surely_none(w: Array) -> bool:
+def surely_none(w: Array) -> bool:
     """Whether the corners alone say that it is no outer product: the usual case, at a fraction of the work."""
     corners = w[(0,) * (w.ndim - 2)]
     a, b, c, d = (complex(corners[i, j]) for i in (0, -1) for j in (0, -1))
