@@ -11,7 +11,6 @@ Types without a kernel (longdouble, objects) are summed tap by tap in NumPy.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,10 +26,12 @@ LONG_ROW = 64
 """Trailing numbers that make a row of their own."""
 TABLE = 1 << 21
 """Most addresses in the tables of one native call."""
-REMEMBERED = 1 << 15
+REMEMBERED = 1 << 17
 """Tables of up to this many addresses are kept between calls."""
 COPIED = 1 << 13
-"""Signals up to this many numbers are extended as a whole."""
+"""Signals up to this many numbers are extended as a whole …"""
+SHORT_ROW, MANY_TAPS = 1 << 9, 9
+"""… and those of rows up to this long for kernels of so many taps: the ends of rows are few numbers at a time."""
 
 
 def run(problem: Problem, threads: int = 1, out: Array | None = None) -> Array:
@@ -138,28 +139,28 @@ def _calls(
         axes = [*axes[:row], _Axis(x.shape[-1], 1, 0, x.shape[-1])]
     outer, line = axes[:row], axes[row]
     x = x.reshape(*x.shape[: row + 1], inner)
-    pieces = _pieces(problem, x, line, variant.source)
+    whole = x.size <= COPIED or (line.count * inner <= SHORT_ROW and w.size >= MANY_TAPS)
+    pieces = _pieces(problem, x, line, variant.source, whole)
     w = w.reshape(-1, line.taps)
     y = y.reshape(-1, line.count * inner)
-    shears = bool(outer) and outer[-1].taps > 1 and all(a.taps == 1 for a in outer[:-1])
-    runs = math.prod(a.count for a in outer[:-1]) if shears else 1
+    shear, run = (outer[-1].taps, outer[-1].count) if outer and outer[-1].taps > 1 else (0, 0)
     widest = max(p.x.shape[row] for p in pieces) * inner
     nothing = np.zeros(widest, variant.source)
     if problem.fillvalue != 0:
         nothing[:] = problem.fillvalue
     tables = [_table(tuple(outer), problem.boundary, p.x, nothing) for p in pieces]
     rows = max(1, TABLE // len(w))
-    for r0 in range(0, len(y), rows):
-        r1 = min(r0 + rows, len(y))
-        run_rows = len(y) // runs
-        cuts = [r0, *range((r0 // run_rows + 1) * run_rows, r1, run_rows), r1]
-        yield [
-            kernels.Call(
-                table[a:b], w, y[a:b, p.at * inner : (p.at + p.count) * inner], inner, shears and p.count > 0, p.x
-            )
-            for p, table in zip(pieces, tables, strict=True)
-            for a, b in itertools.pairwise(cuts)
-        ]
+    plane = len(y) if rows >= run else run  # the rows that calls may not go beyond
+    rows = max(rows // run * run, 1) if 0 < run <= rows else rows
+    for start in range(0, len(y), plane):
+        for a in range(start, start + plane, rows):
+            b = min(a + rows, start + plane)
+            yield [
+                kernels.Call(
+                    table[a:b], w, y[a:b, p.at * inner : (p.at + p.count) * inner], inner, shear, min(run, b - a), p.x
+                )
+                for p, table in zip(pieces, tables, strict=True)
+            ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,11 @@ class _Piece:
     count: int
 
 
-def _pieces(problem: Problem, x: Array, line: _Axis, dtype: np.dtype[Any]) -> list[_Piece]:
-    """``x[…, row, inner]`` cut so that no piece leaves its row; pieces are dense along the row and ``inner``."""
+def _pieces(problem: Problem, x: Array, line: _Axis, dtype: np.dtype[Any], whole: bool) -> list[_Piece]:
+    """``x[…, row, inner]`` cut so that no piece leaves its row; pieces are dense along the row and ``inner``.
+
+    ``whole``: in one piece, which is a copy where rows are continued.
+    """
     stop = line.first + line.count + line.taps - 1
     dense = (
         x.dtype == dtype
@@ -191,7 +195,7 @@ def _pieces(problem: Problem, x: Array, line: _Axis, dtype: np.dtype[Any]) -> li
         return [_Piece(x[..., line.first : stop, :], 0, line.count)]
     left = min(max(0, -line.first), line.count)
     right = max(left, min(line.count, line.size - line.first - line.taps + 1))
-    if inside or not dense or x.size <= COPIED or right - left < line.count // 2:
+    if inside or not dense or whole or right - left < line.count // 2:
         return [_Piece(ends(line.first, stop), 0, line.count)]
     reach = line.first + line.taps - 1
     pieces = [_Piece(x[..., line.first + left : reach + right, :], left, right - left)]
@@ -229,7 +233,7 @@ def _offsets(outer: tuple[_Axis, ...], boundary: str, strides: tuple[int, ...]) 
     return offsets.reshape(rows, -1), outside.reshape(rows, -1) if outside.any() else None
 
 
-_remembered_offsets = functools.lru_cache(16)(_offsets)
+_remembered_offsets = functools.lru_cache(8)(_offsets)
 
 
 def _by_taps(problem: Problem, x: Array, w: Array, first: Sequence[int], y: Array) -> None:

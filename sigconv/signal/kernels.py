@@ -45,13 +45,17 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Output rows ``y`` (dense columns) from a table of row addresses; ``x`` is what the addresses point into."""
+    """Output rows ``y`` (dense columns) from a table of row addresses; ``x`` is what the addresses point into.
+
+    ``shear``, ``run``: as in `kernels.cpu.rows`.
+    """
 
     table: Array
     w: Array
     y: Array
     dilation: int
-    shear: bool
+    shear: int
+    run: int
     x: Array
 
 
@@ -113,7 +117,15 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
         [
             (
                 *(call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data, *shape),
-                *(1, call.dilation, call.shear, call.y.strides[0] // size if shape[0] > 1 else shape[3], 0, 0),
+                *(
+                    1,
+                    call.dilation,
+                    call.shear,
+                    call.run,
+                    call.y.strides[0] // size if shape[0] > 1 else shape[3],
+                    0,
+                    0,
+                ),
             )
             for call, shape in zip(calls, shapes, strict=True)
         ],

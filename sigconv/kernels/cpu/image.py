@@ -56,7 +56,7 @@ FEW = 64
 
 _WORDS = rows.ARGS.itemsize // 8
 # The fields of rows.ARGS
-_ROWS, _W, _Y, _N_ROWS, _J, _K, _N, _STEP, _DILATION, _SHEAR, _Y_ROW, _AHEAD, _AHEAD_ROW = range(_WORDS)
+_ROWS, _W, _Y, _N_ROWS, _J, _K, _N, _STEP, _DILATION, _SHEAR, _RUN, _Y_ROW, _AHEAD, _AHEAD_ROW = range(_WORDS)
 
 
 _element = inline(border.element)
@@ -158,7 +158,8 @@ def make(source: type[Any], sums: type[Any]) -> Kernel:
         origins = carray(as_pointer(table_at + 8 * len(table), np.int64), a.block + K - 1)
         w, nothing = as_pointer(a.w, sums), carray(as_pointer(fill, sums), 1)[0]
         across[_ROWS], across[_W], across[_J], across[_K] = table_at, a.w, J, 1 if summed else K
-        across[_STEP], across[_DILATION], across[_SHEAR], across[_Y_ROW] = 1, inner, J > 1, a.y_row
+        across[_STEP], across[_DILATION], across[_SHEAR], across[_Y_ROW] = 1, inner, J if J > 1 else 0, a.y_row
+        across[_RUN], along[_RUN] = 0, 0
         across[_AHEAD], across[_AHEAD_ROW], along[_AHEAD], along[_AHEAD_ROW] = 0, a.x_row if same else 0, 0, 0
         along[_ROWS], along[_W], along[_J], along[_K] = line_table, line, 1, K
         along[_STEP], along[_DILATION], along[_SHEAR], along[_N_ROWS], along[_Y_ROW] = 1, inner, 0, 1, 0

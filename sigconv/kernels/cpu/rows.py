@@ -33,7 +33,8 @@ ARGS = np.dtype(
             *("rows", "w", "y"),  # addresses: int64 rows[n_rows, J] of addresses, w[J, K], the first output
             *("n_rows", "J", "K", "n"),  # output rows, taps, output columns
             *("step", "dilation"),  # in numbers; at least 1
-            "shear",  # 1: rows[r, j] == rows[r + 1, j - 1]
+            "shear",  # 0, or tap rows of a plane: rows[r, j] == rows[r + 1, j - 1] within a plane of both
+            "run",  # output rows of a plane, 0 for all
             "y_row",  # numbers from one output row to the next; columns are dense
             *("ahead", "ahead_row"),  # 0, or where a row lies that will be read soon; bytes to the next
         )
@@ -64,9 +65,9 @@ def make(numbers: Numbers) -> Kernel:
         J, K, n, n_rows, step = a.J, a.K, a.n * parts, a.n_rows, a.step
         dilation, y_row = a.dilation * parts, a.y_row * parts
         w, ahead = as_pointer(a.w, sum_type), a.ahead if a.ahead else a.y
-        shear = shears and a.shear != 0 and step == 1
-        height = max(1, min(SHEAR_ROWS, J, n_rows)) if shear else 1
-        period = period_of(lanes, K, dilation, shear or depth == 1 or step != 1)
+        shear, run = a.shear if shears and step == 1 else 0, a.run if a.run else n_rows
+        height = max(1, min(SHEAR_ROWS, shear, run, n_rows))
+        period = period_of(lanes, K, dilation, shear != 0 or depth == 1 or step != 1)
         nbytes = SHORT_BLOCK_BYTES if J <= SHORT else BLOCK_BYTES
         block = max(longest, nbytes // (item * (J + SHEAR_ROWS))) if shear else LINE_BLOCK
         blocks = (n + block - 1) // block
@@ -80,8 +81,9 @@ def make(numbers: Numbers) -> Kernel:
             last = n if b == blocks - 1 else n * (b + 1) // blocks // longest * longest
             r, end = n_rows * g // groups, n_rows * (g + 1) // groups
             while r < end:
-                tall = min(height, end - r)
-                if end - r == height + 1 and height > SMALL:  # else a row would be left
+                left = min(end - r, run - r % run)
+                tall = min(height, left)
+                if left == height + 1 and height > SMALL:  # else a row would be left
                     tall -= 1
                 rows = as_pointer(a.rows + 8 * J * r, np.int64)
                 small = tall == SMALL and J == SMALL and K == SMALL
@@ -94,7 +96,7 @@ def make(numbers: Numbers) -> Kernel:
                     if small:
                         small_tile(rows, c, w, dilation, as_pointer(y_line, target), y_row, soon, a.ahead_row, stop - c)
                     elif tall > 1:
-                        shear_line(tall, rows, c, K, w, J, dilation, y_line, y_row, soon, a.ahead_row, last - c)
+                        shear_line(tall, rows, c, K, w, J, shear, dilation, y_line, y_row, soon, a.ahead_row, last - c)
                     elif step == 1:
                         line(rows, c, K, w, 1, J, period, dilation, lanes, y_line, last - c)
                     else:

@@ -119,9 +119,10 @@ def emit_line(
 
 
 def emit_shear(
-    e: Emitter, height: int, vectors: int, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, count
+    e: Emitter, height: int, vectors: int, rows, column, taps, w, n_rows, shear, dilation, y, y_row, ahead, ahead_row,
+    count,
 ) -> None:  # fmt: skip
-    """``height`` (at most ``n_rows``) output rows; the table of `rows` must be sheared.
+    """``height`` output rows, which read ``n_rows`` each, in planes of ``shear`` that `rows` must have sheared.
 
     Inputs are asked for at the address ``ahead`` and ``ahead_row`` bytes further, outputs below those of the tile.
     """
@@ -144,17 +145,24 @@ def emit_shear(
                 for r in range(first, last + 1):
                     e.multiply_add(value, ws[r - first], sums[r, v])
 
-    ask(b, b.gep(x_ahead, [b.mul(ahead_row, const(height - 1))]), numbers.source, width)
-    for i in range(height - 1):
-        ask(b, b.gep(x_ahead, [b.mul(ahead_row, const(i))]), numbers.source, width)
-        add(0, i, const(i), const(i))
-    with cgutils.for_range_slice(b, const(height - 1), n_rows, const(1), inc=True) as (i, _):
-        add(0, height - 1, i, i)
-    ask(b, y_ahead, numbers.target, width, writes=True)
-    for r in range(1, height):
-        last = b.sub(n_rows, const(1))
-        ask(b, b.gep(y_ahead, [b.mul(y_row, const(r))]), numbers.target, width, writes=True)
-        add(r, height - 1, b.add(b.mul(n_rows, const(r)), last), last)
+    def ask_inputs(row):
+        ask(b, b.gep(x_ahead, [b.mul(ahead_row, const(row))]), numbers.source, width)
+
+    def ask_outputs(row):
+        ask(b, b.gep(y_ahead, [b.mul(y_row, const(row))]), numbers.target, width, writes=True)
+
+    with cgutils.for_range_slice(b, const(0), n_rows, shear, inc=True) as (plane, _):
+        last, end = b.add(plane, b.sub(shear, const(1))), b.add(plane, shear)
+        ask_inputs(height - 1)
+        for i in range(height - 1):
+            ask_inputs(i)
+            add(0, i, b.add(plane, const(i)), b.add(plane, const(i)))
+        with cgutils.for_range_slice(b, b.add(plane, const(height - 1)), end, const(1), inc=True) as (i, _):
+            add(0, height - 1, i, i)
+        ask_outputs(0)
+        for r in range(1, height):
+            ask_outputs(r)
+            add(r, height - 1, b.add(b.mul(n_rows, const(r)), last), last)
     for r in range(height):
         at = b.mul(y_row, const(r))
         for v in range(vectors):
@@ -260,7 +268,7 @@ def _make_line(numbers: Numbers, lanes: int, sizes: tuple[int, ...], depth: int,
 
 
 def make_shear(numbers: Numbers):
-    """(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n): rows of ``n`` outputs.
+    """(height, rows, column, taps, w, n_rows, shear, dilation, y, y_row, ahead, ahead_row, n): rows of ``n`` outputs.
 
     ``height``: how many, at least 2. ``y`` and ``ahead`` are addresses, see `emit_shear`. Nothing at all where numbers
     are complex: there one load serves two multiplications anyway.
@@ -268,11 +276,11 @@ def make_shear(numbers: Numbers):
 
     @intrinsic
     def tile(
-        typingctx, height, vectors, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, count
+        typingctx, height, vectors, rows, column, taps, w, n_rows, shear, dilation, y, y_row, ahead, ahead_row, count
     ):  # fmt: skip
         n, table = types.int64, types.CPointer(types.int64)
         sums, target = map(pointer_to, (numbers.sum, numbers.target))
-        sig = types.void(n, n, table, n, n, sums, n, n, target, n, n, n, n)
+        sig = types.void(n, n, table, n, n, sums, n, n, n, target, n, n, n, n)
 
         def codegen(context, builder, sig, args):
             e = Emitter(builder, numbers, numbers.lanes)
@@ -289,17 +297,17 @@ def make_shear(numbers: Numbers):
     target = numbers.target
 
     @inline
-    def shear(height, rows, column, taps, w, n_rows, dilation, y, y_row, ahead, ahead_row, n):
+    def shear_line(height, rows, column, taps, w, n_rows, shear, dilation, y, y_row, ahead, ahead_row, n):
         done = 0
         while done < n:
             size = fitting(SHEAR_VECTORS, lanes, n - done)
             tile(
-                height, size, rows, column + done, taps, w, n_rows, dilation, as_pointer(y + done * y_item, target),
-                y_row, ahead + done * item, ahead_row, min(lanes, n - done),
+                height, size, rows, column + done, taps, w, n_rows, shear, dilation,
+                as_pointer(y + done * y_item, target), y_row, ahead + done * item, ahead_row, min(lanes, n - done),
             )  # fmt: skip
             done += size * lanes
 
-    return shear
+    return shear_line
 
 
 def make_small(numbers: Numbers):
