@@ -96,8 +96,11 @@ class Row:
         return np.frombuffer(ctypes.string_at(self.address, n * np.dtype(dtype).itemsize), dtype)
 
 
-def correlate(name, x, w, n, step=1, dilation=1, shear=0, threads=1, table=None):
-    """y[rows, n] between canaries; input row r + j for output row r, unless a table says otherwise."""
+def correlate(name, x, w, n, step=1, dilation=1, shear=0, threads=1, table=None, planes=1, run=0):
+    """y[rows, n] between canaries; input row r + j for output row r, unless a table says otherwise.
+
+    ``shear``: whether the rows of each of ``planes`` of taps do, for ``run`` rows of outputs (0: all).
+    """
     J, K = w.shape
     if table is None:
         table = x.ctypes.data + x.strides[0] * (np.arange(len(x) - J + 1)[:, None] + np.arange(J))
@@ -107,7 +110,7 @@ def correlate(name, x, w, n, step=1, dilation=1, shear=0, threads=1, table=None)
         rows.KERNELS[name],
         threads=threads,
         **dict(rows=table, w=np.ascontiguousarray(w), y=y[1:, 3:], n_rows=len(table), J=J, K=K, n=n),
-        **dict(step=step, dilation=dilation, shear=shear, y_row=n + 6),
+        **dict(step=step, dilation=dilation, shear=J // planes if shear else 0, run=run, y_row=n + 6),
     )
     inside = y[1:-1, 3:-3].copy()
     y[1:-1, 3:-3] = canary
@@ -200,6 +203,33 @@ def test_a_complex_array_with_real_taps_is_one_of_floats(rng):
     x, w = draw(rng, (4, 140), np.complex64), draw(rng, (2, 9), np.float32)
     out = correlate("f32", x.view(np.float32), w, 2 * 132, dilation=2).view(np.complex64)
     np.testing.assert_allclose(out, naive(x, w.astype(np.complex64), 1, 1, 132), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", rows.NUMBERS)
+@pytest.mark.parametrize(
+    "shape", [(1, 5, 2, 2), (3, 7, 3, 3), (4, 6, 2, 5), (2, 13, 2, 7), (6, 3, 3, 2), (3, 1, 2, 3)], ids=str
+)
+def test_planes_of_rows(name, shape, rng):
+    """Output row (z, r) reads the rows (z + p, r + j): neighbours share rows in a plane, and not across planes."""
+    z, r, planes, J = shape
+    K, n = 3, 91
+    source, taps, _ = types_of(name)
+    x = draw(rng, (z + planes - 1, r + J - 1, columns(n, K, 1, 1)), source)
+    w = draw(rng, (planes, J, K), taps, loudness(name) / planes)
+    index = np.arange(z)[:, None, None, None] + np.arange(planes)[:, None]
+    index = index * x.shape[1] + np.arange(r)[:, None, None] + np.arange(J)
+    table = x.ctypes.data + x.strides[1] * index.reshape(z * r, planes * J)
+    options = dict(table=table, planes=planes, run=r)
+    out = correlate(name, x, w.reshape(planes * J, K), n, shear=1, **options)
+    for at in range(z):
+        one_plane = x[at : at + planes].transpose(1, 0, 2).reshape(r + J - 1, -1)  # its rows beside each other …
+        beside = np.zeros((J, (planes - 1) * x.shape[2] + K), w.dtype)  # … and the taps as far apart
+        for p in range(planes):
+            beside[:, p * x.shape[2] : p * x.shape[2] + K] = w[p]
+        assert_close(name, out[at * r : (at + 1) * r], one_plane, beside)
+    for threads in (2, 3, 7):
+        parts = correlate(name, x, w.reshape(planes * J, K), n, shear=1, threads=threads, **options)
+        np.testing.assert_array_equal(out, parts)
 
 
 def test_rows_may_repeat_and_come_from_anywhere(rng):

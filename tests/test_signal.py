@@ -14,7 +14,7 @@ import pytest
 
 import sigconv as sc
 from sigconv import geometry, shapes
-from sigconv.signal import api, methods, separable
+from sigconv.signal import api, direct, methods, separable
 from sigconv.signal import fft as transforms
 from tests.cases import naive_signal as naive
 from tests.cases import windows
@@ -416,6 +416,18 @@ def test_a_given_array_gets_the_bits_of_a_new_one(shape, dtype, rng):
     with pytest.raises(ValueError, match="read-only"):
         sc.convolve(x, h, "same", out=fixed)
     assert not fixed.any()
+
+
+@pytest.mark.parametrize("mode", ["same", "valid", "full"])
+@pytest.mark.parametrize("shapes", [((4, 11, 40), (2, 3, 5)), ((2, 3, 6, 70), (2, 2, 4, 3)), ((2, 4, 540), (2, 2, 3))])
+def test_volumes_in_calls_of_any_size(monkeypatch, shapes, mode):
+    """Whole planes in a call, a part of one, a row."""
+    rng = np.random.default_rng(7)
+    x, w = (rng.standard_normal(shape) for shape in shapes)
+    expected = naive.convolve(x, w, mode).astype(float)
+    for table in (1 << 21, 120, 30, 1):
+        monkeypatch.setattr(direct, "TABLE", table)
+        np.testing.assert_allclose(sc.convolve(x, w, mode, "direct"), expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("first", ["outer product", "none"])
