@@ -25,6 +25,7 @@ from benchmarks import machine
 from benchmarks.cnn import RESULTS
 from sigconv.signal import api, costs, methods
 from sigconv.signal import problem as problems
+from sigconv.signal import stream as streams
 
 TABLE = Path(costs.__file__).with_name("costs.json")
 TYPES = ("float32", "float64", "complex64", "complex128")
@@ -32,6 +33,8 @@ LARGEST = 3e9
 """Multiply-adds up to which the direct method is tried, a fifth of a second."""
 HOPELESS = 4.0
 """A method whose first call takes this many times the fastest method's time is not timed again."""
+FEW = 64
+"""Outputs of a stream's chunk that is short for the tiles of the row kernels."""
 WITHIN = 1.3
 """The share of the best method's time that 'auto' may take."""
 
@@ -172,6 +175,21 @@ def fit(rows: list[dict[str, Any]], about: dict[str, Any]) -> costs.Costs:
     return table_of(paths, values, {"machine": about})
 
 
+def few() -> dict[str, float]:
+    """Seconds of a multiply-add where a stream sums some outputs at a time: what 32,000 more taps cost."""
+
+    def push(taps: int, dtype: str) -> float:
+        stream = streams.Stream(np.ones(taps, dtype), latency=FEW - 1, method="direct")
+        chunk, best = np.ones(FEW, dtype), math.inf
+        for _ in range(200):
+            start = time.perf_counter()
+            stream.push(chunk)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return {t: float(f"{(push(34_000, t) - push(2000, t)) / (32_000 * FEW):.3g}") for t in TYPES}
+
+
 # --- report --------------------------------------------------------------------------------------------------------
 def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """On how many points 'auto' took at most `WITHIN` of the best method's time, and where it took longest."""
@@ -243,7 +261,7 @@ def main() -> int:
         print(f"{len(document['fit'])} points measured; run again to go on")
         return 3
     elif arguments.fit or not document["check"]:
-        table = fit(document["fit"], about)
+        table = {**fit(document["fit"], about), "mac_few": few()}
         TABLE.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
         costs.COSTS.clear()
         costs.COSTS.update(table)

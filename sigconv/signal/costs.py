@@ -7,7 +7,7 @@ entries times counts; `sigconv.signal.methods` says which.
                          direct one of real numbers in one or two dimensions
     mac[type]            a multiply-add of the row kernels, by the type of the sums: taps along the row;
                          mac_rows on two axes, where output rows share what they read; mac_apart on more, where those
-                         of a plane do; mac_across behind which whole rows lie
+                         of a plane do; mac_across behind which whole rows lie; mac_few for a stream's short chunks
     row                  a row that an output row reads
     move[type]           an output, read and written
     grid[type]           a block of our own transforms, there and back, for each number, of log2(numbers);

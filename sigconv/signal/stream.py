@@ -140,7 +140,7 @@ class Stream:
         # chunks within a short latency are too short for the row kernels' tiles
         short = self._latency is not None and self._latency < SHORT
         call = COSTS["call"]["direct"] / ((self._latency or 0) + 1 if short else SHORT)
-        alone = self._taps * COSTS["mac_apart" if short else "mac"][methods._kind(p)] + call
+        alone = self._taps * COSTS["mac_few" if short else "mac"][methods._kind(p)] + call
         if best is None or (self._asked == "auto" and self._wanted is None and alone <= seconds[best]):
             self.method = "direct"
             return
