@@ -207,7 +207,8 @@ def _trial(line, end, last, now):
     """When a doubted worker's trial ends; 0: not begun, or passed; -1: it must rest. ``last``: its last glance."""
     words = carray(as_pointer(line, np.int64), LINE // 8)
     if end <= 0:
-        return -1 if words[REST // 8] - now > _TRIAL else now + min(words[RESTED // 8], _TRIAL)
+        rest = words[REST // 8]
+        return -1 if rest - now > _TRIAL else max(rest, now + min(words[RESTED // 8], _TRIAL))
     if now - last > _PATIENCE:
         rest = min(words[RESTED // 8], _TRIAL)
         words[RESTED // 8] = min(words[RESTED // 8] + rest, _LONGEST_REST)
