@@ -95,9 +95,7 @@ def _result(x: Array, w: Array) -> tuple[str, np.dtype[Any]] | None:
 
     Integers are summed in float64 where no sum can leave its exact range.
     """
-    if x.dtype.kind not in "iufc" or w.dtype.kind not in "iufc":
-        return None
-    if (x.dtype.kind == "c") != (w.dtype.kind == "c") and not (np.isfinite(x).all() and np.isfinite(w).all()):
+    if x.dtype.kind not in "iufc" or w.dtype.kind not in "iufc" or (x.dtype.kind == "c") != (w.dtype.kind == "c"):
         return None  # a real number is not a complex one where Inf times 0 counts
     dtype = np.result_type(x.dtype, w.dtype)
     if dtype.kind in "iu":
