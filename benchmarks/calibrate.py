@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only check the table that is there, from the beginning")
     parser.add_argument("-o", "--output", type=Path, help="default: results/calibrate-<date>.json")
     arguments = parser.parse_args()
-    os.environ["SIGCONV_THREADS"] = "1"  # not `workers`: calls with it are prepared anew
+    os.environ["SIGCONV_THREADS"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     date = datetime.date.today().isoformat()
     path = arguments.output or RESULTS / f"calibrate-{date}.json"

@@ -113,21 +113,11 @@ def run(kind: Variant, calls: Sequence[Call], threads: int) -> None:
 
     size = kind.target.itemsize
     shapes = [(*call.table.shape, call.w.shape[1], call.y.shape[1]) for call in calls]
+    y_rows = [c.y.strides[0] // size if c.y.shape[0] > 1 else c.y.shape[1] for c in calls]
     args = np.array(
         [
-            (
-                *(call.table.ctypes.data, call.w.ctypes.data, call.y.ctypes.data, *shape),
-                *(
-                    1,
-                    call.dilation,
-                    call.shear,
-                    call.run,
-                    call.y.strides[0] // size if shape[0] > 1 else shape[3],
-                    0,
-                    0,
-                ),
-            )
-            for call, shape in zip(calls, shapes, strict=True)
+            (c.table.ctypes.data, c.w.ctypes.data, c.y.ctypes.data, *shape, 1, c.dilation, c.shear, c.run, y_row, 0, 0)
+            for c, shape, y_row in zip(calls, shapes, y_rows, strict=True)
         ],
         ARGS,
     )

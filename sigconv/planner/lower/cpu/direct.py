@@ -234,13 +234,21 @@ def legal_conv(unit: Unit, b: Builder) -> str | None:
     return None if 1 <= rank <= 3 else f"{rank} spatial axes"
 
 
-def legal_fixed(unit: Unit, b: Builder) -> str | None:
-    """Why no float32 kernel can run it that changes constant weights, and rounds them."""
+def legal_constant(unit: Unit, b: Builder) -> str | None:
+    """Why no kernel can run it that arranges constant weights of its own."""
     reason = legal_conv(unit, b)
     if reason:
         return reason
     if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
         return "weights are not constant"
+    return None
+
+
+def legal_fixed(unit: Unit, b: Builder) -> str | None:
+    """Why no float32 kernel can run it that changes constant weights, and rounds them."""
+    reason = legal_constant(unit, b)
+    if reason:
+        return reason
     if b.dtype(unit.output) != np.float32:
         return f"dtype {b.dtype(unit.output)}"
     return "sums of whole numbers stay exact" if of_codes(b.constant(unit.node.inputs[1])) else None

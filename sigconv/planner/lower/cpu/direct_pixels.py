@@ -17,7 +17,7 @@ from sigconv.planner.lower.cpu.direct import (
     bias_of,
     conv_window,
     has_layout,
-    legal_conv,
+    legal_constant,
     margin_of,
     spatial_strides,
     three,
@@ -26,11 +26,9 @@ from sigconv.planner.tensors import Address, Tensor
 
 
 def _legal(unit: Unit, b: Builder) -> str | None:
-    reason = legal_conv(unit, b)
+    reason = legal_constant(unit, b)
     if reason:
         return reason
-    if not b.is_constant(unit.node.inputs[1]) or any(n and not b.is_constant(n) for n in unit.node.inputs[2:3]):
-        return "weights are not constant"
     *_, w = axes = conv_window(unit, b).axes
     if int(unit.node.attrs.get("group", 1)) != 1 or len(axes) > 2 or w.stride != 1:
         return "not one group of rows of stride 1"
