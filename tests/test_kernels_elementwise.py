@@ -15,7 +15,7 @@ import pytest
 from numba import types
 
 from sigconv.kernels.cpu import elementwise
-from tests.cases.kernel_calls import call
+from tests.cases.kernel_calls import call, parts
 
 ERF = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -129,7 +129,7 @@ def run(program, operands, *, shape=None, out=None, threads=1):
         instructions=table,
         n_instructions=len(table),
         immediates=immediates,
-        workspace=np.zeros(elementwise.workspace_nbytes(threads), np.uint8),
+        **parts(np.zeros((threads, elementwise.SCRATCH_BYTES), np.uint8)),
     )
     return out
 

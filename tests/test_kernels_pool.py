@@ -9,7 +9,7 @@ from sigconv.geometry import Window
 from sigconv.kernels.cpu import pool
 from sigconv.kernels.simd import lanes
 from tests.cases import windows
-from tests.cases.kernel_calls import call
+from tests.cases.kernel_calls import call, parts
 from tests.cases.layouts import Activation
 
 KERNELS = {
@@ -37,7 +37,7 @@ def run(op, x, kernel, c=1, margin=0, threads=1, by_rows=0, count_include_pad=Fa
     call(
         KERNELS[op, x.dtype.type],
         threads=threads,
-        **dict(src=src.address, dst=dst.address, row=row, row_thread=row.shape[1], items=src.items, lanes=c),
+        **dict(src=src.address, dst=dst.address, **parts(row), items=src.items, lanes=c),
         **dict(in_w=x.shape[-1], out_d=d, out_h=h, out_w=w, by_rows=by_rows),
         **dict(zip(("src_item", "src_d", "src_h"), src.strides[1:4], strict=True)),
         **dict(zip(("dst_item", "dst_d", "dst_h"), dst.strides[1:4], strict=True)),

@@ -11,7 +11,7 @@ from sigconv.geometry import TransposedWindow, Window
 from sigconv.kernels.cpu import portable, resize
 from sigconv.kernels.simd import lanes
 from tests.cases import windows
-from tests.cases.kernel_calls import call
+from tests.cases.kernel_calls import call, parts
 from tests.cases.layouts import Activation
 
 CONV = {
@@ -165,7 +165,7 @@ def run_resize(x, tables, c=1, margin=0, threads=1):
     call(
         RESIZE[dtype],
         threads=threads,
-        **dict(src=src.address, dst=dst.address, row=row, row_thread=row.shape[1], items=src.items, lanes=c),
+        **dict(src=src.address, dst=dst.address, **parts(row), items=src.items, lanes=c),
         **dict(in_w=x.shape[-1], out_d=d, out_h=h, out_w=w),
         **dict(zip(("src_item", "src_d", "src_h"), src.strides[1:4], strict=True)),
         **dict(zip(("dst_item", "dst_d", "dst_h"), dst.strides[1:4], strict=True)),

@@ -14,6 +14,7 @@ from sigconv.graph.interpret import interpret
 from sigconv.graph.ir import Graph, Node, Value
 from sigconv.planner.compile import compile_graph
 from sigconv.planner.memory import assign
+from sigconv.runtime.program import Program
 from sigconv.runtime.session import Session
 from tests.cases import networks
 
@@ -240,3 +241,27 @@ def random_graphs(draw):
 @settings(max_examples=100)
 def test_random_graphs(case, threads):
     check(*case, threads)
+
+
+def arena_places(program: Program) -> list[dict[int, int]]:
+    """Where in the arena each step reads and writes, but for the scratch memory of threads other than the first."""
+    return [
+        {
+            at: ref.offset
+            for at, ref in step.addresses.items()
+            if ref.space == "arena" and at != step.record.dtype.fields.get("scratch_others", (0, -1))[1]
+        }
+        for step in program.steps
+    ]
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 18, 17), (3, 40, 9, 12)])
+def test_a_program_for_many_threads_lies_in_memory_as_one_for_one(shape):
+    """Where nobody comes to help it touches the same memory, and is as fast."""
+    text = "a = Conv(x); b = MaxPool(a); c = Depthwise(b); d = Sigmoid(c); e = Conv(d); f = Add(e, b); y = Conv(f)"
+    graph, feeds = graph_of(parse(text, shape[1]), ["y"], shape)
+    shapes, only = {"x": feeds["x"].shape}, ("winograd_4x4", "pool_separable", "depthwise_blocked", "bytecode")
+    one, many = (compile_graph(graph, shapes, threads, only=only) for threads in (1, 5))
+    assert {"winograd_4x4", "pool_separable", "bytecode"} <= {row.algorithm for row in one.rows}
+    assert arena_places(one) == arena_places(many)
+    assert one.arena_nbytes < many.arena_nbytes

@@ -129,7 +129,7 @@ def _pool(kind: str, array: types.Array, counts: bool) -> Callable[..., Any]:
         scratch, args = np.empty(max(width, 1), dtype), np.zeros(1, pool.ARGS)
         source = x if dense else np.ascontiguousarray(x)
         a = args[0]
-        a.src, a.dst, a.row, a.row_thread = source.ctypes.data, y.ctypes.data, scratch.ctypes.data, width
+        a.src, a.dst, a.scratch = source.ctypes.data, y.ctypes.data, scratch.ctypes.data
         a.items, a.lanes, a.in_w, a.out_d, a.out_h, a.out_w = planes, 1, width, 1, n_rows, n_columns
         a.src_item, a.src_d, a.src_h = height * width, height * width, width
         a.dst_item, a.dst_d, a.dst_h = n_rows * n_columns, n_rows * n_columns, n_columns

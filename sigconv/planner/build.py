@@ -16,6 +16,7 @@ from sigconv.graph.evaluate import Body
 from sigconv.graph.ir import Graph, Value
 from sigconv.kernels.cpu import movement
 from sigconv.kernels.jit import Kernel
+from sigconv.kernels.scratch import SCRATCH
 from sigconv.kernels.simd import lanes
 from sigconv.planner.memory import assign
 from sigconv.planner.pool import Pool
@@ -52,6 +53,7 @@ class Builder:
         self._constant_of: dict[tuple[int, str], Buffer] = {}
         self._alive: list[np.ndarray] = []  # arrays whose id is a key above
         self._arena: list[Buffer] = []
+        self._others: list[Buffer] = []  # scratch of all threads but the first
         self._available = available_memory()
         self._joined = False
         self._moment = 0  # of the last step; those that may run beside each other share one
@@ -268,10 +270,16 @@ class Builder:
         return remaining <= readers
 
     # --- steps -----------------------------------------------------------------------------------------------------
-    def workspace(self, nbytes: int) -> Address:
-        """Scratch memory for the next step."""
-        self._arena.append(Buffer("arena", nbytes))
-        return Address(self._arena[-1])
+    def own_scratch(self, nbytes: int) -> dict[str, Any]:
+        """Fields that give each thread ``nbytes`` bytes for its own use during the next step.
+
+        The first thread's lie among the values, the others' past all of them: see `sigconv.kernels.scratch`.
+        """
+        part = lines.whole(nbytes)
+        self._arena.append(Buffer("arena", part))
+        self._others.append(Buffer("arena", part * (self.threads - 1)))
+        places = (Address(self._arena[-1]), Address(self._others[-1]), part)
+        return dict(zip(SCRATCH, places, strict=True))
 
     def emit(self, kernel: Kernel, *, width: int = 1 << 30, joins_next: bool = False, **fields: Any) -> None:
         """Append a kernel call.
@@ -396,8 +404,10 @@ class Builder:
             label, first = "(outputs)", self.graph.outputs[0].name
             shape = self.shape(first) if self.is_static(first) else None
             self.rows.append(Row(label, "Copy", label, shape, "strided_copy", "outputs in plain layout"))
-        live = [b for b in self._arena if b.first >= 0]
-        total = assign(live)
+        arena = assign([b for b in self._arena if b.first >= 0])
+        others = assign(self._others)
+        for buffer in self._others:
+            buffer.offset += arena
 
         steps = tuple(map(self._frozen, self._steps))
         inputs = tuple(
@@ -415,7 +425,7 @@ class Builder:
             constants=tuple(self._constants),
             inputs=inputs,
             outputs=outputs,
-            arena_nbytes=total,
+            arena_nbytes=arena + others,
             threads=self.threads,
             rows=tuple(self.rows),
             device=self.device,

@@ -31,10 +31,12 @@ KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.
 
 
 class Sleeper:
-    """A worker asleep on ``lock``. ``thread``: its system's id; ``line``: its words, shared with native code."""
+    """A worker asleep on ``lock``. ``thread``: its system's id; ``line``: its words, shared with native code.
+    ``cores``: those it was last told to run on."""
 
     def __init__(self, line: np.ndarray) -> None:
         self.line, self.thread, self.lock = line, threading.get_native_id(), threading.Lock()
+        self.cores: set[int] | None = None
         self.lock.acquire()
 
     @property
@@ -79,11 +81,12 @@ class Team:
         Whether one comes that works at once. A worker that held a run up comes when it has rested, to be tried first.
         Where the process has a single core nobody wakes: a worker there takes turns with the run it should help.
         """
-        if self.words[native.STOP // 8] or _only_core():
+        cores = _other_cores()
+        if self.words[native.STOP // 8] or cores == set():
             return False
         before = self.size
         if before < min(helpers, self._limit):
-            self._grow(helpers)
+            self._grow(helpers, cores)
         comes, rests = self.size > before, []
         with contextlib.suppress(IndexError):  # another caller may have woken the last one
             for _ in range(len(self.asleep)):
@@ -95,7 +98,9 @@ class Team:
                     rests.append(sleeper.rest)
                     continue
                 comes = comes or not sleeper.doubted
-                _keep_off_this_core(sleeper.thread)
+                if sleeper.cores != cores:
+                    sleeper.cores = cores
+                    _keep_on(cores, sleeper.thread)
                 sleeper.lock.release()
         if rests and len(rests) == len(self.asleep):
             self.earliest = min(rests)
@@ -115,7 +120,7 @@ class Team:
             for thread in self._threads:
                 thread.join(1.0)
 
-    def _grow(self, size: int) -> None:
+    def _grow(self, size: int, cores: set[int] | None) -> None:
         self.spin = config.get("spin_us") * 1e-6
         serve = KernelFunction(native.serve.address)
         with self._growing:
@@ -128,7 +133,7 @@ class Team:
                 except RuntimeError:  # no more threads to be had: go on with those there are
                     self._limit = self.size
                     return
-                _keep_off_this_core(thread.native_id)
+                _keep_on(cores, thread.native_id)
                 self._threads.append(thread)
                 self.size += 1
                 self.words[native.WORKERS // 8] = self.size
@@ -138,26 +143,27 @@ class Team:
         while True:
             serve(address, 0, 1)
             asleep.append(sleeper)
-            self.earliest = 0
+            until = sleeper.rest if sleeper.doubted else 0
+            self.earliest = until if len(asleep) == 1 else min(until, self.earliest)
             if self.words[native.STOP // 8]:
                 return
             sleeper.lock.acquire()
 
 
-def _only_core() -> bool:
-    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
-
-
-def _keep_off_this_core(thread: int | None) -> None:
-    """Let a worker run on any core that the caller may use, except the one the caller is on.
+def _other_cores() -> set[int] | None:
+    """The cores that the caller may use, except the one it is on; None where the system does not say.
 
     Linux prefers the waker's core for a thread that wakes; there it would take turns with the run it should help.
     """
-    if _current_cpu is not None:
-        cores = os.sched_getaffinity(0) - {_current_cpu()}
-        if cores:
-            with contextlib.suppress(OSError):  # the thread has ended
-                os.sched_setaffinity(thread or 0, cores)
+    if _current_cpu is None:
+        return None
+    return os.sched_getaffinity(0) - {_current_cpu()}
+
+
+def _keep_on(cores: set[int] | None, thread: int | None) -> None:
+    if cores is not None:
+        with contextlib.suppress(OSError):  # the thread has ended
+            os.sched_setaffinity(thread or 0, cores)
 
 
 TEAM = Team()

@@ -33,6 +33,12 @@ def arguments(dtype: np.dtype[Any], **fields: Any) -> np.ndarray:
     return record
 
 
+def parts(memory: np.ndarray) -> dict[str, Any]:
+    """The fields of `sigconv.kernels.scratch`; ``memory`` has a row a thread."""
+    size = memory.strides[0]
+    return dict(scratch=memory, scratch_others=memory.ctypes.data + size, scratch_bytes=size)
+
+
 def call(kernel: Any, *, threads: int = 1, **fields: Any) -> None:
     """Run ``kernel`` (anything with ``.args`` and ``.address``) as each of ``threads`` threads, one after another."""
     record = arguments(kernel.args, **fields)

@@ -47,6 +47,7 @@ from sigconv.kernels.cpu.matrix_tiles import (
 )
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.late import carray
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 from sigconv.kernels.simd import add, broadcast, clamp, load, store, store_first
 from sigconv.lines import LINE, zeros
 
@@ -58,7 +59,7 @@ SPLIT, MULTIPLY = 1, 2
 ARGS = np.dtype(
     [(name, np.int64) for name in (
         "x", "w", "bias", "y", "residual", "config",  # addresses; residual may be 0; config: of the tiles
-        "scratch", "shared", "stages",  # where chunks are split; whether all of them before the first is multiplied
+        "split", *SCRATCH, "stages",  # split: where all chunks are split before the first is multiplied, or 0
         "group",  # images of which a thread splits the same rows
         "near", "pixels_first",  # whether weights stay in L2, and all of them meet a tile of pixels before the next one
         "batch", "chunks", "rows", "chunk_rows", "pitch", "line",  # line: rows are pixels of one long row
@@ -230,21 +231,18 @@ def _make(parts: int) -> Kernel:
     def amx(args, thread, threads):
         a = carray(args, 1)[0]
         panels = (a.out_blocks + CHANNELS - 1) // CHANNELS
-        chunks, planes = a.batch * a.chunks, a.phases * a.pairs
+        planes = a.phases * a.pairs
         chunk_bytes, most = planes * a.plane, PIXELS * LANES
-        if a.shared:
-            sums, split_at = a.scratch + chunks * chunk_bytes + thread * 2 * SUMS, a.scratch
-        else:
-            sums = a.scratch + thread * (2 * SUMS + a.group * chunk_bytes)
-            split_at = sums + 2 * SUMS
+        sums = own_scratch(a, thread)
+        split_at = a.split if a.split else sums + 2 * SUMS
         if a.stages & MULTIPLY:
             configure(a.config)
         left = (0, 0, 0, 0, 0, 0, 0)
-        if a.shared and a.stages & SPLIT:
+        if a.split and a.stages & SPLIT:
             items = a.batch * planes
             for item in range(items * thread // threads, items * (thread + 1) // threads):
                 _split_plane(a, item // planes, 0, a.rows, item % planes, split_at + item * a.plane)
-        elif a.shared:
+        elif a.split:
             turns = (a.rows * a.pitch + most - 1) // most
             shares = turns if a.pixels_first else panels
             items = shares * a.batch

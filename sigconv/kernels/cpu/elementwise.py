@@ -20,6 +20,7 @@ from sigconv.kernels.address import array_field, as_pointer, copy_bytes, fields,
 from sigconv.kernels.cpu import vmath
 from sigconv.kernels.jit import kernel, strict
 from sigconv.kernels.late import intrinsic, types
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 
 CHUNK = 1024
 """Elements of a tile and of a register."""
@@ -31,7 +32,7 @@ MAX_DIMS = 6
 MAX_OPERANDS = 8
 MAX_REGISTERS = 16
 HEAD_BYTES = 8 * (MAX_REGISTERS + MAX_OPERANDS)
-WORKSPACE_BYTES = HEAD_BYTES + 8 * (MAX_REGISTERS + 1) * CHUNK + 4 * VECTOR_BYTES
+SCRATCH_BYTES = HEAD_BYTES + 8 * (MAX_REGISTERS + 1) * CHUNK + 4 * VECTOR_BYTES
 """A thread's scratch: addresses; a register each, and one for the result; the ends of three operands and the result."""
 
 ARGS = np.dtype(
@@ -45,7 +46,7 @@ ARGS = np.dtype(
         ("n_instructions", np.int64),
         ("instructions", np.int64),
         ("immediates", np.int64),
-        ("workspace", np.int64),
+        *((name, np.int64) for name in SCRATCH),  # SCRATCH_BYTES a thread
     ]
 )
 
@@ -165,11 +166,6 @@ def assemble(program: Sequence[Instruction]) -> tuple[np.ndarray, np.ndarray]:
         rows.append((op.code, dst, *sources, *[sources[0]] * (3 - op.arity), len(immediates)))
         immediates.extend(numbers)
     return np.array(rows, np.int64), np.array(immediates, np.float64)
-
-
-def workspace_nbytes(threads: int) -> int:
-    """Bytes of scratch that ``threads`` threads need."""
-    return threads * WORKSPACE_BYTES
 
 
 def plan(
@@ -295,10 +291,10 @@ def _run(args, thread, threads, dtype):
     dims = _dims(args)
     d1, d2, d3, d4, d5 = get(dims, 1), get(dims, 2), get(dims, 3), get(dims, 4), get(dims, 5)
     operands = _operands(args)
-    scratch = a.workspace + thread * WORKSPACE_BYTES
-    place = as_pointer(scratch, np.int64)  # the address of each register: in place, or in `registers`
-    held = as_pointer(scratch + 8 * MAX_REGISTERS, np.int64)  # the address that fills a whole register
-    registers = scratch + HEAD_BYTES
+    memory = own_scratch(a, thread)
+    place = as_pointer(memory, np.int64)  # the address of each register: in place, or in `registers`
+    held = as_pointer(memory + 8 * MAX_REGISTERS, np.int64)  # the address that fills a whole register
+    registers = memory + HEAD_BYTES
     ends = registers + (MAX_REGISTERS + 1) * CHUNK * item
     program = as_pointer(a.instructions, np.int64)
     for k in range(a.n_operands):

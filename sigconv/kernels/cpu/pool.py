@@ -12,6 +12,7 @@ from sigconv.kernels.address import address_of, as_pointer
 from sigconv.kernels.cpu.lanes import div, load_even, load_first, load_first_even, maximum
 from sigconv.kernels.jit import Kernel, inline, kernel, within
 from sigconv.kernels.late import carray
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 from sigconv.kernels.simd import add, broadcast, lanes, load, store, store_first
 
 WINDOW = ("start", "tap_lo", "tap_hi", "divisor", "dilation")
@@ -25,7 +26,7 @@ ARGS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("src", "dst", "row", "row_thread"),  # row: scratch of row_thread elements a thread
+            *("src", "dst", *SCRATCH),  # scratch: a row of the input
             *("items", "lanes", "in_w", "out_d", "out_h", "out_w"),  # items: batch x channel blocks
             "by_rows",  # 1: threads share the rows of every plane, 0: the planes
             *("src_item", "src_d", "src_h", "dst_item", "dst_d", "dst_h"),  # strides in elements; that of W is lanes
@@ -230,7 +231,7 @@ def make(dtype: type, name: str, identity: float, combine, average: bool) -> Ker
                 if hi_d[d] - lo_d[d] == 1 and hi_h[o] - lo_h[o] == 1:  # nothing to combine: the input row itself
                     row = as_pointer(first + size * (lo_d[d] * d_step + lo_h[o] * h_step), dtype)
                 else:
-                    row = as_pointer(a.row + size * thread * a.row_thread, dtype)
+                    row = as_pointer(own_scratch(a, thread), dtype)
                     n = a.in_w * a.lanes
                     combine_rows(as_pointer(first, dtype), row, n, d_step, lo_d[d], hi_d[d], h_step, lo_h[o], hi_h[o])
                 if a.lanes == 1:

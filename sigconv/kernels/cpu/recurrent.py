@@ -8,6 +8,7 @@ from sigconv.kernels.address import as_pointer
 from sigconv.kernels.cpu.lanes import exp
 from sigconv.kernels.jit import inline, kernel
 from sigconv.kernels.late import carray
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 
 LSTM, GRU, GRU_AFTER, RNN, RNN_RELU = range(5)
 """Kinds of layer. GRU is linear before reset, GRU_AFTER multiplies the reset state."""
@@ -16,7 +17,7 @@ ARGS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("x", "weights", "bias", "peepholes", "y", "h", "c", "work"),
+            *("x", "weights", "bias", "peepholes", "y", "h", "c", *SCRATCH),
             *("steps", "batch", "size", "hidden", "backwards", "kind", "columns", "own_columns"),
             *("x_step", "x_row", "y_step", "y_row"),  # in elements
         )
@@ -26,7 +27,7 @@ ARGS = np.dtype(
 
 Gates of ``hidden`` columns each. LSTM: i, o, f, c, and ``peepholes``, 0 or those of i, o, f. GRU: z, r, what x gives to
 the new state, what h gives. GRU_AFTER: z, r, what x gives; of h only z and r, and ``hidden`` rows more for the reset h.
-h and c hold the states, (batch, hidden), before and after; work: 4 * hidden numbers a thread.
+h and c hold the states, (batch, hidden), before and after; scratch: 4 * hidden numbers.
 """
 
 
@@ -64,7 +65,7 @@ def recurrent_f32(args, thread, threads):
     a = carray(args, 1)[0]
     hidden, size, columns, own_columns = a.hidden, a.size, a.columns, a.own_columns
     one = np.float32(1)
-    at = a.work + 16 * thread * hidden
+    at = own_scratch(a, thread)
     work, new = as_pointer(at, np.float32), as_pointer(at + 8 * hidden, np.float32)
     reset_h = as_pointer(at + 12 * hidden, np.float32)
     bias, p = as_pointer(a.bias, np.float32), as_pointer(a.peepholes, np.float32)

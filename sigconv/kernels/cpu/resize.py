@@ -10,6 +10,7 @@ import numpy as np
 from sigconv.kernels.address import as_pointer
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.late import carray
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 from sigconv.kernels.simd import broadcast, fma, lanes, load, store
 
 AXIS = ("index", "weight", "taps")
@@ -19,7 +20,7 @@ ARGS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("src", "dst", "row", "row_thread"),  # row: scratch, row_thread elements (>= in_w * lanes) a thread
+            *("src", "dst", *SCRATCH),  # scratch: a row of the input
             *("items", "lanes", "in_w", "out_d", "out_h", "out_w"),  # items: batch x channels or channel blocks
             *("src_item", "src_d", "src_h", "dst_item", "dst_d", "dst_h"),  # strides in elements; that of W is lanes
             *(f"{field}_{dim}" for dim in "dhw" for field in AXIS),
@@ -67,7 +68,7 @@ def make(dtype: type, name: str) -> Kernel:
 
     def resize(args, thread, threads):
         a = carray(args, 1)[0]
-        row = as_pointer(a.row + size * thread * a.row_thread, dtype)
+        row = as_pointer(own_scratch(a, thread), dtype)
         rows = a.items * a.out_d * a.out_h
         for r in range(rows * thread // threads, rows * (thread + 1) // threads):
             h = r % a.out_h

@@ -15,6 +15,7 @@ from sigconv.kernels.cpu import depthwise
 from sigconv.kernels.cpu.direct import DIRECT
 from sigconv.kernels.jit import kernel
 from sigconv.kernels.late import carray
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 
 STAGES = {"expand": DIRECT, "filter": depthwise.ARGS, "project": DIRECT}
 """The records of the three, as for whole images of one sample each; the addresses of what lies between are offsets."""
@@ -27,8 +28,7 @@ ARGS = np.dtype(
         "capacity", "size",  # rows of the depthwise input that the buffer holds, and that there are
         "origin", "extent", "stride",  # the depthwise window along H: output row r reads from r * stride + origin on
         "left", "right",  # zeros beside a row of the buffer, in bytes
-        "work", "work_thread",  # workspace: address, and bytes of one thread's share
-        "between", "filtered",  # where in a share the depthwise input and output lie
+        *SCRATCH, "between", "filtered",  # where in it the depthwise input and output lie
     )]
     + list(STAGES.items())
 )  # fmt: skip
@@ -57,7 +57,7 @@ _SIZE, _LANES = 4, depthwise.lanes(np.float32)
 def strips_f32(args, thread, threads):
     a = carray(args, 1)[0]
     e, f, p = a.expand, a.filter, a.project
-    share = a.work + thread * a.work_thread
+    share = own_scratch(a, thread)
     copy_bytes(share, address_of(args), RECORDS)
     expand, filters, project = share + _EXPAND, share + _FILTER, share + _PROJECT
     e_word, f_word, p_word = (

@@ -57,7 +57,7 @@ _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
 _REST_FACTOR = 4  # a worker rests this many times as long as it held the leader up: a run loses at most a quarter so
 _LONGEST_REST = TICKS_PER_SECOND // 2  # while it happens again and again, each rest is twice as long, up to this
 _TRIAL = TICKS_PER_SECOND // 100  # longer than a system lets one of two threads have a core
-_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted
+_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted, or more
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
@@ -115,15 +115,21 @@ def _try_others(team, delay, now):
 
 
 @inline
-def _execute_together(team, steps, first, last, limit):
-    """All shares of the steps first..last-1, split among at most ``limit`` threads; returns when all are done."""
-    start = read_clock()
-    end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
-    threads = 1
+def _present(team, limit):
+    """How many of at most ``limit`` threads are there now: the leader and the workers that it can offer a share."""
+    end, threads = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS), 1
     line = team + FIRST_WORKER
     while line < end and threads < limit:
         threads += _ready(line)
         line += LINE
+    return threads
+
+
+@inline
+def _execute_together(team, steps, first, last, threads):
+    """All shares of the steps first..last-1, split among ``threads``; returns when all are done."""
+    start = read_clock()
+    end = team + FIRST_WORKER + LINE * atomic_load(team + WORKERS)
     offered = 1
     line = team + FIRST_WORKER
     while line < end and offered < threads:
@@ -191,8 +197,9 @@ def run(args, thread, threads):
         while last < n_steps and table[last, _FENCE] == 0 and profile == 0:
             width = max(width, table[last, _WIDTH])
             last += 1
-        if leads and width > 1:
-            _execute_together(team, steps, first, last, min(width, threads))
+        there = _present(team, min(width, threads)) if leads else 1
+        if there > 1:
+            _execute_together(team, steps, first, last, there)
         else:
             _execute(steps, first, last, 0, 1)
         if profile != 0:
@@ -212,7 +219,7 @@ def _trial(line, end, last, now):
     if now - last > _PATIENCE:
         rest = min(words[RESTED // 8], _TRIAL)
         words[RESTED // 8] = min(words[RESTED // 8] + rest, _LONGEST_REST)
-        words[REST // 8] = now + _TRIAL_FACTOR * rest
+        words[REST // 8] = now + max(_TRIAL_FACTOR * rest, words[RESTED // 8])
         return 0
     if now < end:
         return end

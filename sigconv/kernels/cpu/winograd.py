@@ -23,6 +23,7 @@ from sigconv.kernels.cpu.direct import tiles
 from sigconv.kernels.cpu.movement import transfer
 from sigconv.kernels.jit import Kernel, inline, kernel
 from sigconv.kernels.late import carray, intrinsic, types
+from sigconv.kernels.scratch import SCRATCH, own_scratch
 from sigconv.kernels.simd import (
     I64,
     _clamp,
@@ -41,7 +42,7 @@ WINOGRAD = np.dtype(
     [(name, np.int64) for name in (
         "x", "w", "bias", "y", "residual",  # addresses; residual may be 0; w is packed by `transform` or `pack_taps`
         "taps", "w_point",  # taps of a channel in w, to be transformed (0: w holds points); elements between points
-        "points", "points_thread",  # workspace: address, and elements of one thread's share
+        *SCRATCH,  # of a patch and of all points
         "tiles", "chunk_tiles", "least_tiles",  # of all images; most at a time; worth a thread of their own
         "tiles_h", "tiles_w", "in_h", "in_w", "out_h", "out_w",
         "channels", "blocks", "out_blocks",  # input channels and blocks, blocks of output channels
@@ -291,9 +292,9 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
             as_pointer(a.block_at, np.int64), as_pointer(a.block_h, np.int64), as_pointer(a.block_w, np.int64)
         )  # fmt: skip
         alpha, lo, hi = number(a.alpha), number(a.lo), number(a.hi)
-        scratch = a.points + thread * a.points_thread * size
-        patch = as_pointer(scratch, dtype)
-        v = scratch + square * vl * size
+        memory = own_scratch(a, thread)
+        patch = as_pointer(memory, dtype)
+        v = memory + square * vl * size
         last_block = a.channels - (a.blocks - 1) * vl
         in_image = a.tiles_h * a.tiles_w
         begin, end, first, last = 0, a.tiles, 0, a.panels
@@ -326,7 +327,7 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                         top, left = max(-h, 0), max(-w, 0)
                         copy_part(
                             as_pointer(x_block + ((h + top) * a.x_h + (w + left) * vl) * size, dtype), a.x_h,
-                            as_pointer(scratch + (top * n + left) * vl * size, dtype), n * vl,
+                            as_pointer(memory + (top * n + left) * vl * size, dtype), n * vl,
                             min(a.in_h - h, n) - top, min(a.in_w - w, n) - left,
                         )  # fmt: skip
                         to_points(patch, n * vl, to, v_point)
@@ -397,7 +398,7 @@ def _make(form: Form, name: str, bits: int = 32) -> Kernel:
                         rows, columns = min(m, a.out_h - h), min(m, a.out_w - w)
                         if r_at != 0:
                             copy_part(as_pointer(r_at, dtype), a.r_h, patch, m * vl, rows, columns)
-                            r_at = scratch
+                            r_at = memory
                         from_points(of, p_point, bias, patch, m * vl, as_pointer(r_at, dtype), m * vl, alpha, lo, hi)
                         copy_part(patch, m * vl, as_pointer(y_at, dtype), a.y_h, rows, columns)
 

@@ -181,7 +181,8 @@ def _lower(unit: Unit, b: Builder, parts: int) -> None:
     taps = np.array([f * pairs * plane + (h * s.pitch + w) * parts * PIXEL for f, h, w in s.taps], np.int64)
     reads = (np.arange(pairs)[:, None] * plane + taps).reshape(-1)
     split = len(phases) * pairs * plane
-    memory = b.new_buffer(plan.threads * 2 * SUMS + (n if plan.shared else plan.threads * plan.group) * split)
+    all_split = Address(b.new_buffer(n * split)) if plan.shared else 0
+    scratch = b.own_scratch(2 * SUMS + (0 if plan.shared else plan.group * split))
     packed, tiles = amx.pack(weights.reshape(m, c, -1), parts), config()
     strides = [spatial_strides(t) if t else None for t in (x, y, r)]
     batch, block, row = (
@@ -190,7 +191,7 @@ def _lower(unit: Unit, b: Builder, parts: int) -> None:
     for stages in (amx.SPLIT, amx.MULTIPLY) if plan.shared else (amx.SPLIT | amx.MULTIPLY,):
         b.emit(
             amx.KERNELS[parts], width=plan.threads, x=x.address, w=packed, bias=bias, y=y.address,
-            residual=r.address if r else 0, config=tiles, scratch=Address(memory), shared=plan.shared, stages=stages,
+            residual=r.address if r else 0, config=tiles, split=all_split, **scratch, stages=stages,
             group=plan.group, near=near, pixels_first=near and parts * PIXEL * pairs * s.read <= L1_BYTES, batch=n,
             chunks=plan.chunks, rows=s.h.output, chunk_rows=plan.chunk_rows, pitch=s.pitch, line=s.line,
             row=ENDLESS if s.line else s.pitch, out_w=ENDLESS if s.line else s.w.output,

@@ -121,7 +121,7 @@ def emit(
     b.emit(
         single(kernels.elementwise_float32, kernels.elementwise_float64, y.dtype), width=threads,
         operands=[a for a, _ in operands], output=y.address, n_instructions=len(table), instructions=table,
-        immediates=immediates, workspace=b.workspace(kernels.workspace_nbytes(b.threads)),
+        immediates=immediates, **b.own_scratch(kernels.SCRATCH_BYTES),
         **kernels.plan(sizes, strides, [s for _, s in operands]),
     )  # fmt: skip
 

@@ -373,7 +373,7 @@ def _resize(unit: Unit, b: Builder) -> None:
     b.emit(
         single(resize_kernels.resize_f32, resize_kernels.resize_f64, x.dtype),
         width=width(b, 4 * b.nbytes(unit.output)), src=x.address, dst=y.address,
-        row=b.workspace(row * x.dtype.itemsize * b.threads), row_thread=row, items=x.shape[0] * x.blocks,
+        **b.own_scratch(row * x.dtype.itemsize), items=x.shape[0] * x.blocks,
         lanes=x.block, in_w=inner[2], out_d=outer[0], out_h=outer[1], out_w=outer[2], src_item=xs.block, src_d=xs.d,
         src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
     )  # fmt: skip

@@ -109,7 +109,7 @@ def _lower(unit: Unit, b: Builder) -> None:
         b.emit(
             kernels.recurrent_f32, width=min(b.threads, batch), x=x.address, weights=weights,
             bias=np.ascontiguousarray(bias, np.float32), peepholes=peepholes,
-            y=Address(y.buffer, y.offset + item * d * rows), h=h, c=c, work=b.workspace(item * 4 * hidden * b.threads),
+            y=Address(y.buffer, y.offset + item * d * rows), h=h, c=c, **b.own_scratch(item * 4 * hidden),
             steps=steps, batch=batch, size=size, hidden=hidden, backwards=backwards, kind=_kind(unit),
             columns=blocks[0].shape[1], own_columns=blocks[1].shape[1],
             x_step=batch * size, x_row=size, y_step=dirs * rows, y_row=hidden,

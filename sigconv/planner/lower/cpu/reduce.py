@@ -98,7 +98,7 @@ def _lower_pool(unit: Unit, b: Builder) -> None:
     by_rows = int(x.shape[0] < b.threads and window[1].output >= ROWS * b.threads)
     b.emit(
         kernel, width=width(b, b.nbytes(unit.node.inputs[0])), by_rows=by_rows, src=x.address, dst=y.address,
-        row=b.workspace(row * item * b.threads), row_thread=row, items=items, lanes=x.block, in_w=window[2].size,
+        **b.own_scratch(row * item), items=items, lanes=x.block, in_w=window[2].size,
         out_d=window[0].output, out_h=window[1].output, out_w=window[2].output, src_item=xs.block, src_d=xs.d,
         src_h=xs.h, dst_item=ys.block, dst_d=ys.d, dst_h=ys.h, **tables,
     )  # fmt: skip

@@ -130,7 +130,7 @@ def _lower(unit: Unit, b: Builder) -> None:
         kernels.strips, width=min(b.threads, n * segments), expander=expander,
         depthwise=depthwise_kernels.depthwise_f32, projector=projector, batch=n, segments=segments, strip=strip,
         capacity=capacity, size=rows.size, origin=-rows.before, extent=rows.extent, stride=rows.stride,
-        left=4 * margin[0] * vl, right=4 * margin[1] * vl, work=b.workspace(share * b.threads), work_thread=share,
+        left=4 * margin[0] * vl, right=4 * margin[1] * vl, **b.own_scratch(share),
         between=between_at, filtered=filtered_at, expand=expand, filter=filters, project=project,
     )  # fmt: skip
 

@@ -228,8 +228,8 @@ def _lower(unit: Unit, b: Builder, form: Form, kernel: Kernel, bits: int) -> Non
     block_h, block_w = np.repeat(np.array(origins, np.int64), x.blocks, axis=0).T.copy()
     b.emit(
         kernel, width=min(b.threads, shares), x=x.address, w=w, taps=taps * form.r**2, w_point=w_point,
-        bias=bias, y=y.address, residual=r.address if r else 0, points=b.workspace(4 * share * b.threads),
-        points_thread=share, tiles=tiles, chunk_tiles=chunk_tiles, least_tiles=CHUNK_TILES, tiles_h=tiles_h,
+        bias=bias, y=y.address, residual=r.address if r else 0, **b.own_scratch(4 * share),
+        tiles=tiles, chunk_tiles=chunk_tiles, least_tiles=CHUNK_TILES, tiles_h=tiles_h,
         tiles_w=tiles_w, in_h=x.shape[2], in_w=x.shape[3], out_h=y.shape[2], out_w=y.shape[3],
         channels=c, blocks=blocks, out_blocks=y.blocks, pass_blocks=pass_blocks,
         block_at=np.tile(np.arange(x.blocks) * xs.block, len(origins)), block_h=block_h, block_w=block_w,
