@@ -188,12 +188,12 @@ def switch(builder, key, cases: dict[int, Any]) -> None:
     builder.position_at_end(done)
 
 
-def chunks(builder, depth: int, shares: bool, taps, period, periods, body, alone=None) -> None:
+def chunks(builder, depth: int, shares: bool, taps, period, periods, body, cutting=None, cuts=()) -> None:
     """Call ``body(q, first)`` to emit what adds the taps first, first + period … (``q`` of them), in the fixed order.
 
     ``periods``: ``taps / period`` rounded up. ``body`` is emitted once for each ``q`` up to ``depth``, or, unless it
-    ``shares``, for 1 alone. With ``period >= taps`` the order is the natural one. ``alone(begin, start, stop)``: emits
-    instead of the loop over ``body(1, begin + start)`` … ``body(1, begin + stop - 1)``.
+    ``shares``, for 1 alone. With ``period >= taps`` the order is the natural one. ``cutting(q, begin, start, stop)``
+    emits, for each ``q`` in ``cuts``, what else would be the loop over ``body(q, begin + start)`` to ``… + stop - 1``.
 
     Whole chunks first; then the phases of the last one that have a tap more than its others, then those others. What
     comes before the loop is the same for all tiles of a call, and as little as possible is inside: between two runs of
@@ -222,8 +222,8 @@ def chunks(builder, depth: int, shares: bool, taps, period, periods, body, alone
                 body(1, builder.add(first, builder.mul(turn.index, period)))
 
         def together(shared):
-            if shared == 1 and alone is not None:
-                return lambda: alone(begin, start, stop)
+            if shared in cuts:
+                return lambda: cutting(shared, begin, start, stop)
             return lambda: phases(lambda first: body(shared, first))
 
         if shares:

@@ -27,10 +27,11 @@ AHEAD_BYTES = 4096
 its many multiplications wake hardware prefetchers too late for a signal outside the second level. Tiles of several rows
 ask for the rows below."""
 
-PERMUTED = 8 if VECTOR_BYTES == 64 else 0
-"""Where no tap shares a load, how many vectors of the widest tile are cut out of two registers by a permutation. That
-takes a slot of the multiplier, a load across a cache line two of the memory pipeline: some of each evens them out.
-Measured on Sapphire Rapids: 5 to 20 percent for 9 to 16 float32 taps, nothing for float64."""
+PERMUTED, PERMUTING = (8, (1, 2)) if VECTOR_BYTES == 64 else (0, ())
+"""Where so few taps share a load, how many vectors of the widest tile are cut out of two registers by a permutation.
+That takes a slot of the multiplier, a load across a cache line two of the memory pipeline: some of each evens them out.
+Measured on Sapphire Rapids: 5 to 20 percent for 9 to 16 float32 taps, 3 to 9 for 12 to 16 of float64 and
+17 to 32 of float32."""
 
 SHARING_VECTORS = LINE_VECTORS[0]  # smaller tiles are few: they load a vector for every tap, which is less code
 SHEAR_VECTORS = (4, 2, 1)
@@ -76,28 +77,20 @@ def emit_line(
                 at = b.add(place, const(AHEAD_BYTES // np.dtype(number).itemsize))
                 ask(b, b.gep(pointer, [at]), number, vectors, writes)
 
-        def alone(begin, start, stop):
-            """One tap a load; where the taps stay within a register's width, some vectors are cut out instead."""
+        def cutting(shared, begin, start, stop):
+            """Where the phases stay within a register's width, some vectors are cut out instead of loaded."""
             within = b.icmp_signed("<=", b.mul(stop, dilation), const(e.lanes))
             with b.if_else(within) as (then, otherwise):
                 with then:
                     first = b.gep(x, [b.mul(begin, dilation)])
                     parts_of_x = [e.load(first, const(v * e.lanes)) for v in range(PERMUTED + 1)]
                     with cgutils.for_range_slice(b, start, stop, const(1), inc=True) as (phase, _):
-                        ask_beside(phase)
-                        shift = b.mul(phase, dilation)
-                        tap, x_tap = e.tap(w_row, b.mul(b.add(begin, phase), w_step)), b.gep(first, [shift])
-                        for v in range(vectors):
-                            if v < PERMUTED:
-                                value = e.cut(parts_of_x[v], parts_of_x[v + 1], shift)
-                            else:
-                                value = e.load(x_tap, const(v * e.lanes))
-                            e.multiply_add(value, tap, sums[v, 0])
+                        body(shared, b.add(begin, phase), parts_of_x, b.mul(phase, dilation))
                 with otherwise:
                     with cgutils.for_range_slice(b, start, stop, const(1), inc=True) as (phase, _):
-                        body(1, b.add(begin, phase))
+                        body(shared, b.add(begin, phase))
 
-        def body(shared, first):
+        def body(shared, first, parts_of_x=(), shift=None):
             if shares:
                 ask_beside(first)
             at, ws = first, []
@@ -107,13 +100,16 @@ def emit_line(
                 at = b.add(at, period)
             x_tap = b.gep(x, [b.mul(first, dilation)])
             for block in range(vectors + shared - 1):
-                value = e.load(x_tap, b.mul(stride, const(block)), mask)
+                if block < len(parts_of_x) - 1:
+                    value = e.cut(parts_of_x[block], parts_of_x[block + 1], shift)
+                else:
+                    value = e.load(x_tap, b.mul(stride, const(block)), mask)
                 for q in range(shared):
                     if 0 <= block - q < vectors:
                         for part in range(parts):
                             e.multiply_add(value, ws[q][part], sums[block - q, part])
 
-        chunks(b, depth, shares, taps, period, periods, body, alone if shares and PERMUTED else None)
+        chunks(b, depth, shares, taps, period, periods, body, cutting, PERMUTING if shares else ())
     for v in range(vectors):
         e.store(e.result([sums[v, part] for part in range(parts)]), y, const(v * e.lanes), mask)
 
