@@ -55,9 +55,9 @@ AWAY, READY, OFFERED, WORKING = range(4)
 
 _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
 _REST_FACTOR = 4  # a worker rests this many times as long as it held the leader up: a run loses at most a quarter so
-_LONGEST_REST = TICKS_PER_SECOND // 2  # while it happens again and again, each rest is twice as long, up to this
 _TRIAL = TICKS_PER_SECOND // 100  # longer than a system lets one of two threads have a core
-_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted, or more
+_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted; where
+_LONGEST_REST = TICKS_PER_SECOND // 2  # one after the other fails twice as long each time, up to this
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
@@ -95,10 +95,7 @@ def _ready(line):
 def _hold_against(line, delay, now):
     """Doubt a worker that held the leader up."""
     words = carray(as_pointer(line, np.int64), LINE // 8)
-    rest, before = _REST_FACTOR * delay, words[RESTED // 8]
-    if now < words[REST // 8] + before:
-        rest = max(rest, min(2 * before, _LONGEST_REST))
-    words[RESTED // 8], words[REST // 8] = rest, now + rest
+    words[RESTED // 8], words[REST // 8] = _REST_FACTOR * delay, now + _REST_FACTOR * delay
     atomic_store(line + DOUBT, 1)
 
 
@@ -218,7 +215,7 @@ def _trial(line, end, last, now):
         return -1 if rest - now > _TRIAL else max(rest, now + min(words[RESTED // 8], _TRIAL))
     if now - last > _PATIENCE:
         rest = min(words[RESTED // 8], _TRIAL)
-        words[RESTED // 8] = min(words[RESTED // 8] + rest, _LONGEST_REST)
+        words[RESTED // 8] = min(2 * words[RESTED // 8], _LONGEST_REST)
         words[REST // 8] = now + max(_TRIAL_FACTOR * rest, words[RESTED // 8])
         return 0
     if now < end:
