@@ -56,8 +56,8 @@ AWAY, READY, OFFERED, WORKING = range(4)
 _KERNEL, _ARGS, _WIDTH, _FENCE = range(4)  # fields of STEP as words
 _REST_FACTOR = 4  # a worker rests this many times as long as it held the leader up: a run loses at most a quarter so
 _TRIAL = TICKS_PER_SECOND // 100  # longer than a system lets one of two threads have a core
-_TRIAL_FACTOR = 10  # after a trial that failed a worker rests this many times as long as it could have lasted; where
-_LONGEST_REST = TICKS_PER_SECOND // 2  # one after the other fails twice as long each time, up to this
+_TRIAL_FACTOR = 10  # after a trial that failed a worker rests at least this many times as long as it could have lasted
+_LONGEST_REST = TICKS_PER_SECOND // 2  # one trial after the other fails: rests twice as long each time, up to this
 _PATIENCE = TICKS_PER_SECOND // 10_000  # a worker may take this much longer than twice the leader
 _GLANCE = 64  # spins between two looks at the clock
 
